@@ -1,0 +1,50 @@
+"""Thousands of environments at once, and agents trained in them."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kiloworlds.core.environment import Environment, MultiAgentEnvironment, Step
+    from kiloworlds.core.registry import list_envs, make_environment, register
+    from kiloworlds.training.run import Run, load
+    from kiloworlds.training.train import train
+    from kiloworlds.vector.make import make
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Environment",
+    "MultiAgentEnvironment",
+    "Run",
+    "Step",
+    "list_envs",
+    "load",
+    "make",
+    "make_environment",
+    "register",
+    "train",
+]
+
+# Imported on first use, so that `import kiloworlds` costs less than `import jax`.
+_HOME = {
+    "Environment": "core.environment",
+    "MultiAgentEnvironment": "core.environment",
+    "Run": "training.run",
+    "Step": "core.environment",
+    "list_envs": "core.registry",
+    "load": "training.run",
+    "make": "vector.make",
+    "make_environment": "core.registry",
+    "register": "core.registry",
+    "train": "training.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'kiloworlds' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"kiloworlds.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

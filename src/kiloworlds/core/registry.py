@@ -1,0 +1,130 @@
+"""Which environments exist, by id.
+
+A third-party package adds its compiled environments by naming, in its own `pyproject.toml`, a module
+that calls `kiloworlds.register` when it is imported:
+
+    [project.entry-points."kiloworlds.environments"]
+    my_package = "my_package.registration"
+"""
+
+import importlib
+import importlib.metadata
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kiloworlds.core.environment import Environment
+from kiloworlds.core.errors import InvalidValueError, unknown_name
+from kiloworlds.core.time_limit import TimeLimit
+
+ENTRY_POINT_GROUP = "kiloworlds.environments"
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """One registered compiled environment.
+
+    Attributes:
+        id: the name users type; Gymnasium's own where the rules are Gymnasium's.
+        entry_point: the class, or "module:Class", imported when the environment is first built.
+        kwargs: arguments the entry point always gets, unless the user overrides them.
+        max_episode_steps: truncation after so many steps; None for no limit.
+        reward_threshold: the mean return at which the task counts as solved; None if undefined.
+        source: who registered it, for error messages and listings.
+    """
+
+    id: str
+    entry_point: str | Callable[..., Environment]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    max_episode_steps: int | None = None
+    reward_threshold: float | None = None
+    source: str = "user"
+
+    def build(self, **kwargs: Any) -> Environment:
+        """Builds one environment, with its time limit.
+
+        `max_episode_steps` among `kwargs` overrides the registered limit (None for none).
+        """
+        constructor = self.entry_point
+        if isinstance(constructor, str):
+            module, _, name = constructor.partition(":")
+            constructor = getattr(importlib.import_module(module), name)
+        arguments = self.kwargs | kwargs
+        limit = arguments.pop("max_episode_steps", self.max_episode_steps)
+        try:
+            environment = constructor(**arguments)
+        except TypeError as error:
+            raise InvalidValueError(f"{self.id}: {error}.") from error
+        return environment if limit is None else TimeLimit(environment, limit)
+
+
+_specs: dict[str, EnvSpec] = {}
+_entry_points_loaded = False
+
+
+def register(
+    id: str,
+    entry_point: str | Callable[..., Environment],
+    *,
+    kwargs: dict[str, Any] | None = None,
+    max_episode_steps: int | None = None,
+    reward_threshold: float | None = None,
+    source: str = "user",
+) -> None:
+    """Adds a compiled environment to the registry; an id registered again is replaced.
+
+    See `EnvSpec` for the arguments.
+
+    Example:
+        >>> import kiloworlds as kw
+        >>> from kiloworlds.envs.classic.cartpole import CartPole
+        >>> kw.register("LongPole-v0", CartPole, kwargs={"length": 2.0}, max_episode_steps=500)
+        >>> "LongPole-v0" in kw.list_envs()
+        True
+    """
+    _specs[id] = EnvSpec(id, entry_point, kwargs or {}, max_episode_steps, reward_threshold, source)
+
+
+def _load_entry_points() -> None:
+    global _entry_points_loaded
+    if _entry_points_loaded:
+        return
+    _entry_points_loaded = True
+    importlib.import_module("kiloworlds.envs")
+    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            entry_point.load()
+        except Exception as error:
+            # One broken plug-in must not take the others down; it is named, so nothing is hidden.
+            distribution = entry_point.dist.name if entry_point.dist else "unknown package"
+            warnings.warn(
+                f"The environments of {distribution!r} (entry point {entry_point.value!r}) could not "
+                f"be loaded and are missing: {type(error).__name__}: {error}",
+                stacklevel=3,
+            )
+
+
+def list_envs() -> list[str]:
+    """The ids of all compiled environments, sorted."""
+    _load_entry_points()
+    return sorted(_specs)
+
+
+def find_spec(id: str) -> EnvSpec | None:
+    """The spec of a compiled environment, or None if there is none of that id."""
+    _load_entry_points()
+    return _specs.get(id)
+
+
+def make_environment(id: str, **kwargs: Any) -> Environment:
+    """Builds one compiled environment (not a vector) by id, with its time limit.
+
+    Raises:
+        UnknownNameError: no such id; near ones are suggested.
+        InvalidValueError: an argument the environment does not take.
+    """
+    spec = find_spec(id)
+    if spec is None:
+        raise unknown_name("environment", id, list_envs(), "kiloworlds.list_envs()")
+    return spec.build(**kwargs)

@@ -1,0 +1,63 @@
+"""Truncation after a fixed number of steps."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Int, Key
+
+from kiloworlds.core.environment import Action, Environment, Observation, State, Step
+from kiloworlds.core.spaces import Space
+
+
+class TimeLimitState(NamedTuple):
+    """The wrapped environment's state and the steps taken since its reset."""
+
+    inner: State
+    elapsed: Int[Array, ""]
+
+
+class TimeLimit(Environment):
+    """Truncates an episode once it has lasted `max_episode_steps` steps.
+
+    As in Gymnasium, an episode that terminates on its very last step is both terminated and
+    truncated.
+    """
+
+    env: Environment
+    max_episode_steps: Int[ArrayLike, ""]
+
+    cheap_reset: ClassVar[Any] = property(lambda self: self.env.cheap_reset)
+
+    def reset(self, key: Key[Array, ""]) -> tuple[TimeLimitState, Observation]:
+        state, observation = self.env.reset(key)
+        return TimeLimitState(state, jnp.int32(0)), observation
+
+    def step(
+        self, key: Key[Array, ""], state: TimeLimitState, action: Action
+    ) -> tuple[TimeLimitState, Step]:
+        inner, step = self.env.step(key, state.inner, action)
+        elapsed = state.elapsed + 1
+        truncated = step.truncated | (elapsed >= self.max_episode_steps)
+        return TimeLimitState(inner, elapsed), step._replace(truncated=truncated)
+
+    @property
+    def observation_space(self) -> Space:
+        return self.env.observation_space
+
+    @property
+    def action_space(self) -> Space:
+        return self.env.action_space
+
+    def reset_info(self, state: TimeLimitState) -> dict[str, Any]:
+        return self.env.reset_info(state.inner)
+
+    def render(self, state: TimeLimitState) -> np.ndarray | None:
+        return self.env.render(state.inner)
+
+    def describe(self, state: TimeLimitState) -> str | None:
+        return self.env.describe(state.inner)
+
+    @property
+    def unwrapped(self) -> Environment:
+        return self.env.unwrapped

@@ -1,0 +1,43 @@
+"""Compiled environments. Importing this package registers them; their modules load when built."""
+
+from kiloworlds.core.registry import register
+
+_CLASSIC = "kiloworlds.envs.classic"
+_TOY_TEXT = "kiloworlds.envs.toy_text"
+
+
+def _builtin(id: str, entry_point: str, steps: int | None, threshold: float | None, **kwargs):
+    register(
+        id,
+        entry_point,
+        kwargs=kwargs,
+        max_episode_steps=steps,
+        reward_threshold=threshold,
+        source="kiloworlds",
+    )
+
+
+_builtin("CartPole-v0", f"{_CLASSIC}.cartpole:CartPole", 200, 195.0)
+_builtin("CartPole-v1", f"{_CLASSIC}.cartpole:CartPole", 500, 475.0)
+_builtin("MountainCar-v0", f"{_CLASSIC}.mountain_car:MountainCar", 200, -110.0)
+_builtin(
+    "MountainCarContinuous-v0", f"{_CLASSIC}.mountain_car:MountainCarContinuous", 999, 90.0
+)
+_builtin("Pendulum-v1", f"{_CLASSIC}.pendulum:Pendulum", 200, None)
+_builtin("Acrobot-v1", f"{_CLASSIC}.acrobot:Acrobot", 500, -100.0)
+_builtin("FrozenLake-v1", f"{_TOY_TEXT}.frozen_lake:FrozenLake", 100, 0.70, map_name="4x4")
+_builtin("FrozenLake8x8-v1", f"{_TOY_TEXT}.frozen_lake:FrozenLake", 200, 0.85, map_name="8x8")
+_builtin("CliffWalking-v1", f"{_TOY_TEXT}.cliff_walking:CliffWalking", None, None)
+_builtin(
+    "CliffWalkingSlippery-v1",
+    f"{_TOY_TEXT}.cliff_walking:CliffWalking",
+    None,
+    None,
+    is_slippery=True,
+)
+# Gymnasium renamed v3 to v4 when it mended rain and fickle passengers; the default rules are one.
+_builtin("Taxi-v3", f"{_TOY_TEXT}.taxi:Taxi", 200, 8.0)
+_builtin("Taxi-v4", f"{_TOY_TEXT}.taxi:Taxi", 200, 8.0)
+_builtin("Blackjack-v1", f"{_TOY_TEXT}.blackjack:Blackjack", None, None, sab=True, natural=False)
+_builtin("Catch-v0", f"{_TOY_TEXT}.catch:Catch", None, 1.0)
+_builtin("NChain-v0", f"{_TOY_TEXT}.nchain:NChain", 1000, None)

@@ -1,0 +1,77 @@
+"""A small canvas in world coordinates, for the pictures of environments."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Point = tuple[float, float]
+
+_SCALE = 3  # drawn larger and shrunk, which smooths edges
+
+
+class Canvas:
+    """Draws in the environment's own units; y grows upwards.
+
+    Args:
+        width, height: size of the picture in pixels.
+        x_range: the world's x at the left and the right edge.
+        y_origin: where y = 0 lies, as a fraction of the height from the bottom.
+        background: a colour such as "#f8fafc".
+    """
+
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        x_range: Point,
+        y_origin: float = 0.5,
+        background: str = "#f8fafc",
+    ):
+        from PIL import Image, ImageDraw
+
+        self._size = (width, height)
+        self._unit = _SCALE * width / (x_range[1] - x_range[0])  # pixels per world unit
+        self._left = x_range[0]
+        self._zero = _SCALE * height * (1 - y_origin)
+        self._image = Image.new("RGB", (width * _SCALE, height * _SCALE), background)
+        self._draw = ImageDraw.Draw(self._image)
+
+    def _pixel(self, point: Point) -> Point:
+        return (point[0] - self._left) * self._unit, self._zero - point[1] * self._unit
+
+    def line(self, start: Point, end: Point, color: str, width: float = 2) -> None:
+        """A line `width` pixels thick with round ends."""
+        self.polyline([start, end], color, width)
+
+    def polyline(self, points: Sequence[Point], color: str, width: float = 2) -> None:
+        pixels = [self._pixel(point) for point in points]
+        self._draw.line(pixels, fill=color, width=round(width * _SCALE), joint="curve")
+        radius = width * _SCALE / 2
+        for x, y in (pixels[0], pixels[-1]):
+            self._draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+
+    def polygon(self, points: Sequence[Point], color: str) -> None:
+        self._draw.polygon([self._pixel(point) for point in points], fill=color)
+
+    def rectangle(self, lower_left: Point, upper_right: Point, color: str) -> None:
+        left, bottom = self._pixel(lower_left)
+        right, top = self._pixel(upper_right)
+        self._draw.rectangle((left, top, right, bottom), fill=color)
+
+    def circle(self, center: Point, radius: float, color: str) -> None:
+        x, y = self._pixel(center)
+        size = radius * self._unit
+        self._draw.ellipse((x - size, y - size, x + size, y + size), fill=color)
+
+    def text(self, center: Point, text: str, color: str, size: int = 16) -> None:
+        """Text centred at a point, `size` pixels high."""
+        from PIL import ImageFont
+
+        font = ImageFont.load_default(size * _SCALE)
+        self._draw.text(self._pixel(center), text, fill=color, font=font, anchor="mm")
+
+    def pixels(self) -> np.ndarray:
+        """The picture as uint8 RGB `[height, width, 3]`."""
+        from PIL import Image
+
+        return np.asarray(self._image.resize(self._size, Image.Resampling.LANCZOS))
