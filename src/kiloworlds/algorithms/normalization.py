@@ -1,0 +1,65 @@
+"""Running statistics for normalising observations and rewards."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+
+class RunningStatistics(NamedTuple):
+    """Count, mean and mean squared deviation of everything seen, per entry of a pytree."""
+
+    count: Float[Array, ""]
+    mean: PyTree
+    variance: PyTree
+
+    @classmethod
+    def of_shape(cls, example: PyTree) -> "RunningStatistics":
+        """Statistics that have seen nothing: mean 0 and variance 1."""
+        return cls(
+            jnp.float32(1e-4),
+            jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), example),
+            jax.tree.map(lambda leaf: jnp.ones(leaf.shape), example),
+        )
+
+    def update(self, batch: PyTree, axis_name: str | None = None) -> "RunningStatistics":
+        """Merges a batch (two leading axes) by the parallel formula of Chan et al. (1983).
+
+        With `axis_name` the batches of all devices on that axis are merged.
+        """
+        leaves = jax.tree.leaves(batch)
+        size = jnp.float32(leaves[0].shape[0] * leaves[0].shape[1])
+        means = jax.tree.map(lambda leaf: leaf.mean((0, 1)), batch)
+        squares = jax.tree.map(lambda leaf: (leaf**2).mean((0, 1)), batch)
+        if axis_name is not None:
+            means, squares = jax.lax.pmean((means, squares), axis_name)
+            size = jax.lax.psum(size, axis_name)
+        total = self.count + size
+        share = size / total
+
+        def merge(mean, variance, batch_mean, batch_square):
+            gap = batch_mean - mean
+            batch_variance = jnp.maximum(batch_square - batch_mean**2, 0.0)
+            merged = variance + share * (batch_variance - variance)
+            return mean + share * gap, merged + share * (1 - share) * gap**2
+
+        pairs = jax.tree.map(merge, self.mean, self.variance, means, squares)
+        structure = jax.tree.structure(self.mean)
+        flat = structure.flatten_up_to(pairs)
+        return RunningStatistics(
+            total,
+            structure.unflatten([pair[0] for pair in flat]),
+            structure.unflatten([pair[1] for pair in flat]),
+        )
+
+    def normalize(self, value: PyTree, limit: float = 10.0) -> PyTree:
+        """Zero mean and unit variance, clipped to +-`limit`."""
+        return jax.tree.map(
+            lambda leaf, mean, variance: jnp.clip(
+                (leaf - mean) * jax.lax.rsqrt(variance + 1e-8), -limit, limit
+            ),
+            value,
+            self.mean,
+            self.variance,
+        )

@@ -1,0 +1,113 @@
+"""The settings of one training run."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from kiloworlds.algorithms.ppo import PPOConfig
+from kiloworlds.core.errors import InvalidValueError, unknown_name
+
+ALGORITHMS: dict[str, type] = {"ppo": PPOConfig}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What is trained, where and for how long; the algorithm's own settings are in `settings`."""
+
+    algorithm: str
+    env_id: str
+    settings: PPOConfig = field(default_factory=PPOConfig)
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Parameters of the environment."""
+    total_steps: int = 500_000
+    """Environment steps to train for, per seed."""
+    num_envs: int = 64
+    """Environments per seed."""
+    seed: int = 0
+    """Seed of the run; with several seeds the first of them."""
+    num_seeds: int = 1
+    """Independent trainings side by side in one program, with seeds `seed`, `seed` + 1, ..."""
+    backend: str = "auto"
+    """Executor of the environments: auto, compiled or sync."""
+    devices: int = 1
+    """Devices the seeds (or, for one seed, the environments) are spread over."""
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps between two updates, per seed."""
+        return self.num_envs * self.settings.num_steps
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of the whole run: `total_steps` rounded up to whole rollouts."""
+        return -(-self.total_steps // self.steps_per_update)
+
+    def __post_init__(self):
+        for name in ("total_steps", "num_envs", "num_seeds", "devices"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+                raise InvalidValueError(f"{name}={value!r} must be a whole number of 1 or more.")
+        if not 0 <= self.seed < 2**32 - self.num_seeds:
+            raise InvalidValueError(f"seed={self.seed} must be between 0 and 2^32 - num_seeds.")
+        if self.steps_per_update % self.settings.num_minibatches:
+            raise InvalidValueError(
+                f"num_minibatches={self.settings.num_minibatches} does not divide num_envs * "
+                f"num_steps = {self.steps_per_update}; choose one that does, such as "
+                f"{np.gcd(self.settings.num_minibatches, self.steps_per_update)}."
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, the algorithm's settings among the others; `from_dict` reads it."""
+        values = asdict(self)
+        settings = values.pop("settings")
+        return {**values, **{name: _plain(value) for name, value in settings.items()}}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
+        """Builds the settings from names and values; see `build_config`."""
+        values = dict(values)
+        return build_config(values.pop("algorithm"), values.pop("env_id"), values)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def setting_names(algorithm: str) -> list[str]:
+    """The names of all settings of a training with `algorithm`."""
+    own = [item.name for item in fields(TrainConfig) if item.name not in _NOT_SETTINGS]
+    return own + [item.name for item in fields(algorithm_config(algorithm))]
+
+
+_NOT_SETTINGS = ("algorithm", "env_id", "settings")
+
+
+def algorithm_config(algorithm: str) -> type:
+    """The configuration class of an algorithm, or UnknownNameError."""
+    if algorithm not in ALGORITHMS:
+        raise unknown_name("algorithm", algorithm, ALGORITHMS, ", ".join(ALGORITHMS))
+    return ALGORITHMS[algorithm]
+
+
+def build_config(algorithm: str, env_id: str, overrides: dict[str, Any]) -> TrainConfig:
+    """Builds the settings from overrides of the defaults.
+
+    Raises:
+        UnknownNameError: an algorithm or setting that does not exist; near names are suggested.
+        InvalidValueError: a value outside its range.
+    """
+    settings_class = algorithm_config(algorithm)
+    settings_names = {item.name for item in fields(settings_class)}
+    own_names = {item.name for item in fields(TrainConfig)} - set(_NOT_SETTINGS)
+    for name in overrides:
+        if name not in settings_names | own_names:
+            known = sorted(settings_names | own_names)
+            raise unknown_name(
+                "setting", name, known, f"`kiloworlds train {algorithm} {env_id} --help`"
+            )
+    settings = settings_class(
+        **{name: value for name, value in overrides.items() if name in settings_names}
+    )
+    own = {name: value for name, value in overrides.items() if name in own_names}
+    return TrainConfig(algorithm, env_id, settings, **own)

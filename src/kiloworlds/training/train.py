@@ -1,0 +1,205 @@
+"""`kiloworlds.train`: from an environment's id to a run."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kiloworlds.core.devices import enable_compilation_cache
+from kiloworlds.core.registry import find_spec
+from kiloworlds.training.config import TrainConfig, build_config
+from kiloworlds.training.fused import CHUNK, FusedTraining, UpdateMetrics
+from kiloworlds.training.host import HostTraining
+from kiloworlds.training.presets import preset
+from kiloworlds.training.run import (
+    MetricsWriter,
+    Run,
+    create_run_directory,
+    save_checkpoint,
+    write_environment,
+)
+from kiloworlds.vector.make import make
+
+WINDOW = 100
+"""Episodes over which `rollout/ep_rew_mean` is taken."""
+
+_SECONDS_PER_ROW = 0.25
+
+
+def train(
+    algorithm: str,
+    env_id: str,
+    *,
+    run_dir: str | os.PathLike | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    on_start: Callable[[Path, TrainConfig], None] | None = None,
+    on_metrics: Callable[[dict[str, Any]], None] | None = None,
+    **overrides: Any,
+) -> Run:
+    """Trains an agent; settings not given come from the preset of the environment.
+
+    Args:
+        algorithm: "ppo".
+        env_id: what to train on.
+        run_dir: where the run is kept; `runs/<algorithm>/<env_id>_<n>` if None. A directory that
+            holds a run is left alone and a new name taken.
+        env_kwargs: parameters of the environment.
+        on_start: called with the run's path and settings before the first step.
+        on_metrics: called with every metric row as it is written.
+        **overrides: any field of `TrainConfig` or of the algorithm's configuration, such as
+            `total_steps`, `num_seeds`, `learning_rate`.
+
+    Returns:
+        The run. Ctrl-C ends training early but cleanly: the run is then usable and
+        `run.interrupted` is True.
+
+    Raises:
+        UnknownNameError: an algorithm, environment or setting that does not exist.
+        InvalidValueError: a value out of range.
+        RunDirectoryError: `run_dir` cannot be written.
+
+    Example:
+        >>> import kiloworlds as kw
+        >>> run = kw.train("ppo", "CartPole-v1", num_seeds=8)  # doctest: +SKIP
+        >>> run.evaluate(episodes=100).mean_return  # doctest: +SKIP
+    """
+    settings = {**preset(algorithm, env_id), **overrides}
+    if env_kwargs:
+        settings["env_kwargs"] = {**settings.get("env_kwargs", {}), **env_kwargs}
+    config = build_config(algorithm, env_id, settings)
+    return train_config(config, run_dir=run_dir, on_start=on_start, on_metrics=on_metrics)
+
+
+def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
+    """The loop that fits the environment: fused for compiled ones, else on the host."""
+    spec = find_spec(config.env_id)
+    if spec is not None and config.backend in ("auto", "compiled"):
+        return FusedTraining(config, spec.build(**config.env_kwargs), spec.build())
+    envs = make(config.env_id, config.num_envs, backend=config.backend, **config.env_kwargs)  # type: ignore[arg-type]
+    return HostTraining(config, envs)
+
+
+def train_config(
+    config: TrainConfig,
+    *,
+    run_dir: str | os.PathLike | None = None,
+    on_start: Callable[[Path, TrainConfig], None] | None = None,
+    on_metrics: Callable[[dict[str, Any]], None] | None = None,
+) -> Run:
+    """Trains with complete settings; see `train`."""
+    enable_compilation_cache()
+    training = make_training(config)
+    path = create_run_directory(config, run_dir)
+    backend = "compiled" if isinstance(training, FusedTraining) else "sync"
+    write_environment(path, config, backend)
+    if on_start is not None:
+        on_start(path, config)
+    # Orbax takes a second to import: it does so while the first updates run.
+    importer = threading.Thread(target=__import__, args=("orbax.checkpoint",), daemon=True)
+    importer.start()
+    report = _Report(config)
+    writer = MetricsWriter(path)
+    interrupted = False
+    with _interrupts() as interrupt:
+        state = training.init()
+        done, count = 0, 1
+        while done < config.num_updates and not interrupt.is_set():
+            count = min(count, config.num_updates - done)
+            began = time.perf_counter()
+            state, metrics = training.run(state, count)  # type: ignore[arg-type]
+            elapsed = time.perf_counter() - began
+            done += count
+            row = report.row(done, metrics, compiling=done == count)
+            writer.write(row)
+            if on_metrics is not None:
+                on_metrics(row)
+            if done > count:  # the first call compiles: its time says nothing
+                count = int(np.clip(count * _SECONDS_PER_ROW / elapsed, 1, min(2 * count, CHUNK)))
+        interrupted = done < config.num_updates
+        importer.join()
+        save_checkpoint(path, done * config.steps_per_update, training.learner(state))  # type: ignore[arg-type]
+    writer.close()
+    return Run(path, interrupted=interrupted)
+
+
+class _Report:
+    """Turns the metrics of updates into rows."""
+
+    def __init__(self, config: TrainConfig):
+        self._config = config
+        self._began = time.perf_counter()
+        self._last = self._began
+        self._recent: deque[tuple[np.ndarray, ...]] = deque()
+
+    def row(self, done: int, metrics: UpdateMetrics, compiling: bool) -> dict[str, Any]:
+        """One row: counters, episode statistics over the last WINDOW episodes, mean metrics."""
+        config = self._config
+        now = time.perf_counter()
+        updates = metrics.episodes.shape[1]
+        steps = updates * config.steps_per_update * config.num_seeds
+        elapsed, self._last = now - self._last, now
+        self._remember(metrics)
+        episodes, returns, lengths = (np.sum(column, axis=0) for column in zip(*self._recent))
+        return {
+            "step": done * config.steps_per_update,
+            "seconds": round(now - self._began, 4),
+            # A row that includes compilation has no meaningful speed.
+            "fps": None if compiling else round(steps / elapsed, 1),
+            "rollout/ep_rew_mean": _ratio(returns, episodes),
+            "rollout/ep_len_mean": _ratio(lengths, episodes),
+            "rollout/episodes": [int(count) for count in metrics.episodes.sum(axis=1)],
+            **{
+                f"train/{name}": [_number(value) for value in values.mean(axis=1)]
+                for name, values in metrics.train.items()
+            },
+        }
+
+    def _remember(self, metrics: UpdateMetrics) -> None:
+        """Keeps the newest updates that together saw WINDOW episodes for every seed."""
+        for index in range(metrics.episodes.shape[1]):
+            self._recent.append(
+                (
+                    metrics.episodes[:, index],
+                    metrics.return_sum[:, index],
+                    metrics.length_sum[:, index],
+                )
+            )
+        total = np.sum([row[0] for row in self._recent], axis=0)
+        while np.all(total - self._recent[0][0] >= WINDOW):
+            total = total - self._recent.popleft()[0]
+
+
+def _number(value: Any) -> float | None:
+    return float(f"{value:.6g}") if np.isfinite(value) else None
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray) -> list[float | None]:
+    return [
+        _number(total / count) if count else None for total, count in zip(sums, counts, strict=True)
+    ]
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C into an event that ends training cleanly; a second one is immediate."""
+    interrupt = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt  # only the main thread may handle signals
+        return
+
+    def handle(number, frame):
+        interrupt.set()
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, previous)

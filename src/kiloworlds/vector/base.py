@@ -1,0 +1,174 @@
+"""What every executor shares: the gymnasium.vector interface, its checks and its conventions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from kiloworlds.core.errors import InvalidValueError, WrongCallError
+
+_MODES = {mode.name.lower(): mode for mode in AutoresetMode}
+
+
+def parse_autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    """Accepts Gymnasium's enumeration or its names ("same_step", "SameStep", ...).
+
+    Raises:
+        InvalidValueError: for anything else.
+    """
+    if isinstance(mode, AutoresetMode):
+        return mode
+    name = str(mode).lower().replace("-", "_")
+    for known, value in _MODES.items():
+        if name in (known, known.replace("_", "")):
+            return value
+    raise InvalidValueError(
+        f"autoreset_mode={mode!r} is not one of {', '.join(map(repr, _MODES))} "
+        "(or gymnasium.vector.AutoresetMode)."
+    )
+
+
+def check_num_envs(num_envs: Any) -> int:
+    """Returns `num_envs` as an int of at least 1, or raises InvalidValueError."""
+    if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer):
+        raise InvalidValueError(f"num_envs={num_envs!r} must be a whole number of 1 or more.")
+    if num_envs < 1:
+        raise InvalidValueError(f"num_envs={num_envs} must be 1 or more; the smallest is 1.")
+    return int(num_envs)
+
+
+def expand_seeds(seed: Any, num_envs: int) -> list[int]:
+    """One seed per environment: an int s gives s, s + 1, ...; a sequence must have `num_envs`.
+
+    Raises:
+        InvalidValueError: negative, fractional or beyond 2^32 - 1, or a sequence of wrong length.
+    """
+    if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str):
+        if len(seed) != num_envs:
+            raise InvalidValueError(
+                f"seed has {len(seed)} entries for {num_envs} environments; give {num_envs} or one "
+                "integer."
+            )
+        seeds = list(seed)
+    else:
+        seeds = [seed]
+    for value in seeds:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise InvalidValueError(f"seed={value!r} must be an integer between 0 and 2^32 - 1.")
+        if not 0 <= value < 2**32:
+            nearest = 0 if value < 0 else 2**32 - 1
+            raise InvalidValueError(
+                f"seed={value} lies outside 0 to 2^32 - 1; the nearest valid seed is {nearest}."
+            )
+    if len(seeds) == 1 and num_envs > 1:
+        return [(int(seeds[0]) + index) % 2**32 for index in range(num_envs)]
+    return [int(value) for value in seeds]
+
+
+class VectorEnv(gymnasium.vector.VectorEnv):
+    """Base of kiloworlds' executors: a `gymnasium.vector.VectorEnv` that checks what it is given.
+
+    Attributes:
+        backend: the executor's name, such as "compiled".
+    """
+
+    backend: str = "abstract"
+
+    def _describe(
+        self,
+        num_envs: int,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        autoreset_mode: AutoresetMode,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Sets the attributes that gymnasium.vector promises."""
+        self.num_envs = num_envs
+        self.single_observation_space = observation_space
+        self.single_action_space = action_space
+        self.observation_space = batch_space(observation_space, num_envs)
+        self.action_space = batch_space(action_space, num_envs)
+        self.autoreset_mode = autoreset_mode
+        self.metadata = {**(metadata or {}), "autoreset_mode": autoreset_mode}
+        self.closed = False
+        self._was_reset = False
+
+    def _check_open(self, call: str) -> None:
+        if self.closed:
+            raise WrongCallError(f"{call}() after close(); make a new vector environment.")
+
+    def _check_steppable(self) -> None:
+        self._check_open("step")
+        if not self._was_reset:
+            raise WrongCallError("step() before reset(); call reset() once first.")
+
+    def _check_actions(self, actions: Any) -> Any:
+        """Returns `actions` as an array of the space's type, or raises InvalidValueError."""
+        space = self.single_action_space
+        expected = (self.num_envs, *(space.shape or ()))
+        if not isinstance(
+            space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Box
+        ):
+            return actions
+        array = actions if hasattr(actions, "dtype") else np.asarray(actions)
+        if array.shape != expected:
+            raise InvalidValueError(
+                f"actions have shape {array.shape}; {self.num_envs} environments need {expected}."
+            )
+        if isinstance(space, gymnasium.spaces.Box):
+            if not np.issubdtype(array.dtype, np.floating) and space.dtype.kind == "f":
+                if array.dtype.kind not in "iu":
+                    raise InvalidValueError(
+                        f"actions are {array.dtype}; this environment needs {space.dtype}."
+                    )
+                array = array.astype(space.dtype)
+            finite = np.isfinite(np.asarray(array))
+            if not finite.all():
+                index = tuple(int(axis[0]) for axis in np.nonzero(~finite))
+                raise InvalidValueError(
+                    f"the action of environment {index[0]} is {np.asarray(array)[index[0]]}; "
+                    "actions must be finite."
+                )
+            return array
+        if array.dtype.kind not in "iu":
+            raise InvalidValueError(
+                f"actions are {array.dtype}; {space} needs integers (int32 or int64)."
+            )
+        self._check_range(np.asarray(array), space)
+        return array
+
+    def _check_range(self, array: np.ndarray, space: gymnasium.Space) -> None:
+        if isinstance(space, gymnasium.spaces.Discrete):
+            low, high = int(space.start), int(space.start + space.n - 1)
+            if array.min() >= low and array.max() <= high:
+                return
+            wrong = (array < low) | (array > high)
+        else:
+            assert isinstance(space, gymnasium.spaces.MultiDiscrete)
+            low, high = 0, space.nvec - 1
+            wrong = (array < low) | (array > high)
+            if not wrong.any():
+                return
+        index = int(np.nonzero(wrong.reshape(len(array), -1).any(axis=1))[0][0])
+        nearest = np.clip(array[index], low, high)
+        raise InvalidValueError(
+            f"the action of environment {index} is {array[index]}, outside {space}; the nearest "
+            f"valid one is {nearest}."
+        )
+
+    def _check_reset_mask(self, mask: Any) -> np.ndarray:
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            raise InvalidValueError(
+                "options['reset_mask'] must be a boolean numpy array, got "
+                f"{getattr(mask, 'dtype', type(mask).__name__)}."
+            )
+        if mask.shape != (self.num_envs,):
+            raise InvalidValueError(
+                f"options['reset_mask'] has shape {mask.shape}; it must be ({self.num_envs},)."
+            )
+        if not mask.any():
+            raise InvalidValueError("options['reset_mask'] selects no environment.")
+        return mask

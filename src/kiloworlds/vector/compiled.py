@@ -1,0 +1,301 @@
+"""The executor for compiled environments: one XLA program steps them all."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from jaxtyping import PyTree
+
+from kiloworlds.core.environment import Environment
+from kiloworlds.core.errors import InvalidValueError, WrongCallError
+from kiloworlds.core.random import fast_key
+from kiloworlds.vector.base import VectorEnv, check_num_envs, expand_seeds, parse_autoreset_mode
+from kiloworlds.vector.functional import (
+    InitFunction,
+    StepFunction,
+    VectorFunctions,
+    VectorState,
+    VectorStep,
+)
+from kiloworlds.vector.sharding import device_mesh, shard_environments
+
+
+class CompiledVectorEnv(VectorEnv):
+    """Runs `num_envs` copies of a compiled environment as a `gymnasium.vector.VectorEnv`.
+
+    Batched parameters: a field of `env` with one axis more than in `reference` gives each copy its
+    own value. Environment i is seeded with its own seed, so results depend neither on how many
+    others run nor on the number of devices.
+
+    Args:
+        env: the environment to copy.
+        num_envs: how many copies.
+        reference: the environment with no field batched; `env` itself if not given.
+        seed: the seed of the first `reset` where that gives none; drawn if None.
+        autoreset_mode: see `gymnasium.vector.AutoresetMode`.
+        devices: JAX devices to spread the environments over; must divide `num_envs`.
+        output: "numpy" returns arrays on the host, safe to keep and to write to; "jax" leaves them
+            on the device.
+        episode_statistics: whether infos carry "episode" (return "r", length "l", seconds "t") where
+            one ended. Turn off to wrap in Gymnasium's own RecordEpisodeStatistics.
+        spec_id: the id shown in representations.
+    """
+
+    backend = "compiled"
+
+    def __init__(
+        self,
+        env: Environment,
+        num_envs: int,
+        *,
+        reference: Environment | None = None,
+        seed: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        devices: int = 1,
+        output: Literal["numpy", "jax"] = "numpy",
+        episode_statistics: bool = True,
+        spec_id: str | None = None,
+    ):
+        num_envs = check_num_envs(num_envs)
+        if output not in ("numpy", "jax"):
+            raise InvalidValueError(f"output={output!r} is not 'numpy' or 'jax'.")
+        self.env = env
+        self.spec_id = spec_id
+        self.functions = VectorFunctions(
+            env, reference or env, num_envs, parse_autoreset_mode(autoreset_mode)
+        )
+        self._describe(
+            num_envs,
+            env.observation_space.to_gymnasium(),
+            env.action_space.to_gymnasium(),
+            self.functions.autoreset_mode,
+        )
+        self.render_mode = (
+            "rgb_array" if type(env.unwrapped).render is not Environment.render else "ansi"
+        )
+        self._output = output
+        self._episode_statistics = episode_statistics
+        self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
+        self._mesh = device_mesh(devices, num_envs)
+        shard = lambda function: jax.jit(shard_environments(function, self._mesh))  # noqa: E731
+        self._init = shard(self.functions.init_from_seeds)
+        self._step = shard(self.functions.step)
+        self._reset_where = shard(self.functions.reset_where)
+        self._reset_info = shard(self.functions.reset_info)
+        self._state: VectorState | None = None
+        self._observation: PyTree = None
+        self._finished = np.zeros(num_envs, bool)
+        self._start_times = np.zeros(num_envs)
+
+    def __repr__(self) -> str:
+        name = self.spec_id or type(self.env.unwrapped).__name__
+        return f"CompiledVectorEnv({name}, num_envs={self.num_envs})"
+
+    @property
+    def state(self) -> VectorState:
+        """The state of all environments, a pytree that may be kept and put back.
+
+        Raises:
+            WrongCallError: before the first reset.
+        """
+        if self._state is None:
+            raise WrongCallError("there is no state before reset(); call reset() once first.")
+        return self._state
+
+    def functional(self) -> tuple[InitFunction, StepFunction]:
+        """The pure functions beneath this vector, for use inside `jax.jit` and `jax.lax.scan`.
+
+        Returns:
+            `init(key) -> (state, observation)` and `step(state, actions) -> (state, VectorStep)`,
+            both batched over `num_envs` and with this vector's autoreset mode.
+
+        Example:
+            >>> import jax, kiloworlds as kw
+            >>> init, step = kw.make("CartPole-v1", num_envs=4).functional()
+            >>> state, observation = init(jax.random.key(0))
+            >>> state, result = jax.jit(step)(state, jax.numpy.ones(4, int))
+            >>> result.reward.shape
+            (4,)
+        """
+        return self.functions.init, self.functions.step
+
+    def reset(
+        self,
+        *,
+        seed: int | list[int] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[PyTree, dict[str, Any]]:
+        """Starts all environments over, or those in `options["reset_mask"]` (boolean `[N]`).
+
+        Args:
+            seed: an int s seeds environment i with s + i; a list gives one each. Without a seed
+                the environments go on drawing from where they are.
+            options: only "reset_mask" is known.
+
+        Returns:
+            Observations `[N, ...]` and infos.
+        """
+        self._check_open("reset")
+        options = dict(options or {})
+        mask = options.pop("reset_mask", None)
+        if options:
+            raise InvalidValueError(
+                f"unknown reset options {sorted(options)}; compiled environments know 'reset_mask'. "
+                "Starting ranges are parameters of the environment."
+            )
+        if mask is not None and self._was_reset:
+            mask = self._check_reset_mask(mask)
+            if seed is not None:
+                raise InvalidValueError(
+                    "seed together with reset_mask is not supported; seed a full reset instead."
+                )
+        elif mask is not None:
+            raise WrongCallError("reset_mask before the first full reset; call reset() once first.")
+        if mask is None and (seed is not None or not self._was_reset):
+            self._restart(seed)
+            mask = np.ones(self.num_envs, bool)
+        else:
+            mask = np.ones(self.num_envs, bool) if mask is None else mask
+            self._state, self._observation = self._reset_where(
+                self.state, jnp.asarray(mask), self._observation
+            )
+        self._was_reset = True
+        self._finished[mask] = False
+        self._start_times[mask] = time.perf_counter()
+        info = self._reset_info(self.state)
+        return self._give(self._observation), self._with_masks(info, mask)
+
+    def _restart(self, seed: Any) -> None:
+        if seed is not None:
+            seeds = expand_seeds(seed, self.num_envs)
+        elif self._first_seed is not None:
+            seeds = self._first_seed
+        else:
+            drawn = int(np.random.SeedSequence().generate_state(1)[0])
+            seeds = expand_seeds(drawn, self.num_envs)
+        self._state, self._observation = self._init(jnp.asarray(seeds, jnp.uint32))
+
+    def step(self, actions: Any) -> tuple[PyTree, Any, Any, Any, dict[str, Any]]:
+        """Steps all environments with `actions` `[N, ...]`.
+
+        Returns:
+            Observations, rewards (float32), terminated, truncated, infos, by the conventions of
+            `gymnasium.vector` for this vector's autoreset mode.
+        """
+        self._check_steppable()
+        actions = self._check_actions(actions)
+        if self.autoreset_mode == AutoresetMode.DISABLED and self._finished.any():
+            raise WrongCallError(
+                f"environment {int(np.argmax(self._finished))} has ended and autoreset is disabled; "
+                "call reset(options={'reset_mask': mask}) with its mask first."
+            )
+        self._state, step = self._step(self.state, actions)
+        self._observation = step.observation
+        self._finished = np.array(step.finished)
+        infos = self._infos(step)
+        return (
+            self._give(step.observation),
+            self._give(step.reward),
+            self._give(step.terminated),
+            self._give(step.truncated),
+            infos,
+        )
+
+    def _give(self, tree: PyTree) -> PyTree:
+        return tree if self._output == "jax" else jax.tree.map(np.array, tree)
+
+    def _with_masks(self, info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
+        """Gymnasium's form: each key beside "_key", the environments for which it counts."""
+        infos = {}
+        for key, value in info.items():
+            nested = isinstance(value, dict)
+            infos[key] = self._with_masks(value, mask) if nested else self._give(value)
+            infos[f"_{key}"] = mask.copy()
+        return infos
+
+    def _infos(self, step: VectorStep) -> dict[str, Any]:
+        infos = self._with_masks(step.info, np.ones(self.num_envs, bool))
+        finished = self._finished
+        if not finished.any():
+            return infos
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            infos["final_obs"] = self._final_observations(step, finished)
+            infos["_final_obs"] = finished.copy()
+            infos["final_info"] = self._with_masks(step.final_info, finished)
+            infos["_final_info"] = finished.copy()
+        if self._episode_statistics:
+            now = time.perf_counter()
+            infos["episode"] = {
+                "r": np.where(finished, step.episode_return, 0.0),
+                "l": np.where(finished, step.episode_length, 0),
+                "t": np.where(finished, now - self._start_times, 0.0),
+            }
+            infos["_episode"] = finished.copy()
+            self._start_times[finished] = now
+        return infos
+
+    def _final_observations(self, step: VectorStep, finished: np.ndarray) -> np.ndarray:
+        """An object array `[N]`: the last observation where an episode ended, else None."""
+        leaves, structure = jax.tree.flatten(step.final_observation)
+        leaves = [np.array(leaf) for leaf in leaves]
+        final = np.full(self.num_envs, None, dtype=object)
+        for index in np.nonzero(finished)[0]:
+            final[index] = jax.tree.unflatten(structure, [leaf[index] for leaf in leaves])
+        return final
+
+    def random_rollout(self, steps: int) -> Callable[[int], VectorStep]:
+        """Compiles `steps` steps with fresh random actions into one program, for benchmarks.
+
+        Returns:
+            `rollout(seed)`, which runs it and returns the last step (every step computes and stores
+            all of its fields but the final observation and info).
+        """
+
+        def rollout(seeds: jax.Array, action_keys: jax.Array) -> VectorStep:
+            state, observation = self.functions.init_from_seeds(seeds)
+            sample = jax.vmap(self.env.action_space.sample)
+
+            def body(carry, _):
+                state, _ = carry
+                keys = jax.vmap(jax.random.fold_in, (0, None))(action_keys, state.clock)
+                state, step = self.functions.step(state, sample(keys))
+                return (state, step._replace(final_observation=None, final_info={})), None
+
+            shape = jax.eval_shape(lambda s: body((s, None), None)[0][1], state)
+            first = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
+            (_, last), _ = jax.lax.scan(body, (state, first), None, length=steps)
+            return last
+
+        compiled = jax.jit(shard_environments(rollout, self._mesh))
+
+        def run(seed: int) -> VectorStep:
+            seeds = jnp.asarray(expand_seeds(seed, self.num_envs), jnp.uint32)
+            return compiled(seeds, jax.random.split(fast_key(seed + 1), self.num_envs))
+
+        return run
+
+    def state_of(self, index: int) -> PyTree:
+        """The state of one environment."""
+        return jax.tree.map(lambda leaf: leaf[index], self.state.environments)
+
+    def environment(self, index: int) -> Environment:
+        """One environment with its own parameters."""
+        parameters = jax.tree.map(lambda leaf: leaf[index], self.functions.parameters)
+        return self.functions.with_parameters(parameters)
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """Pictures of all environments, uint8 RGB each; None if they have none."""
+        self._check_open("render")
+        frames = [
+            self.environment(index).render(self.state_of(index)) for index in range(self.num_envs)
+        ]
+        return None if any(frame is None for frame in frames) else tuple(frames)  # type: ignore[return-value]
+
+    def describe(self, index: int = 0) -> str | None:
+        """One environment as text for a terminal; None if it offers none."""
+        self._check_open("describe")
+        return self.environment(index).describe(self.state_of(index))

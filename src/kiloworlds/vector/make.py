@@ -1,0 +1,172 @@
+"""`kiloworlds.make`: from an id to many running environments."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import gymnasium
+from gymnasium.vector import AutoresetMode
+
+from kiloworlds.core.environment import Environment
+from kiloworlds.core.errors import (
+    InvalidValueError,
+    MissingDependencyError,
+    did_you_mean,
+    unknown_name,
+)
+from kiloworlds.core.registry import find_spec, list_envs
+from kiloworlds.vector.base import VectorEnv, check_num_envs
+from kiloworlds.vector.compiled import CompiledVectorEnv
+from kiloworlds.vector.sync import SyncExecutor
+
+BACKENDS = ("auto", "compiled", "sync")
+
+
+def make(
+    env: str | Environment | Callable[[], gymnasium.Env],
+    num_envs: int = 1,
+    *,
+    backend: Literal["auto", "compiled", "sync"] = "auto",
+    seed: int | None = None,
+    autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+    devices: int = 1,
+    output: Literal["numpy", "jax"] = "numpy",
+    episode_statistics: bool = True,
+    **env_kwargs: Any,
+) -> VectorEnv:
+    """Makes `num_envs` environments behind one `gymnasium.vector.VectorEnv`.
+
+    Args:
+        env: an id (Gymnasium's where the rules are Gymnasium's), a compiled `Environment`, or a
+            function that builds a Gymnasium environment.
+        num_envs: how many, 1 or more.
+        backend: "compiled" (XLA), "sync" (any Gymnasium environment, in this process), or "auto":
+            compiled where there is a compiled environment of that id, else sync.
+        seed: seeds the first `reset`: environment i gets seed + i.
+        autoreset_mode: "same_step" (default; the final observation is in `infos["final_obs"]`),
+            "next_step" or "disabled".
+        devices: JAX devices to spread compiled environments over.
+        output: for compiled environments, "numpy" or "jax" arrays.
+        episode_statistics: whether infos report "episode" at each end.
+        **env_kwargs: parameters of the environment. For compiled environments a numeric parameter
+            may be an array `[num_envs]`: each environment then has its own value.
+
+    Returns:
+        The vector environment; its `backend` says which executor was chosen.
+
+    Raises:
+        UnknownNameError: no environment of that id; near ones are suggested.
+        InvalidValueError: a value that is not allowed, with the nearest that is.
+        MissingDependencyError: the simulator's package is not installed.
+
+    Example:
+        >>> import numpy as np, kiloworlds as kw
+        >>> envs = kw.make("CartPole-v1", num_envs=3, length=np.array([0.4, 0.5, 0.6]))
+        >>> observations, infos = envs.reset(seed=0)
+        >>> observations.shape
+        (3, 4)
+    """
+    num_envs = check_num_envs(num_envs)
+    if backend not in BACKENDS:
+        raise InvalidValueError(
+            f"backend={backend!r} is not one of {', '.join(map(repr, BACKENDS))}."
+            f"{did_you_mean(str(backend), BACKENDS)}"
+        )
+    if env is None or isinstance(env, type):
+        given = "None" if env is None else f"the class {env.__name__}"
+        raise InvalidValueError(
+            f"make() got {given}; give an id, an environment, or a function such as "
+            "lambda: MyEnv()."
+        )
+    compiled_options = {
+        "seed": seed,
+        "autoreset_mode": autoreset_mode,
+        "devices": devices,
+        "output": output,
+        "episode_statistics": episode_statistics,
+    }
+    if isinstance(env, Environment):
+        if backend == "sync":
+            raise InvalidValueError(
+                "backend='sync' runs Gymnasium environments, not compiled ones."
+            )
+        return _make_compiled_instance(env, num_envs, env_kwargs, compiled_options)
+    spec = find_spec(env) if isinstance(env, str) else None
+    if backend == "compiled" and spec is None:
+        if not isinstance(env, str):
+            raise InvalidValueError("backend='compiled' needs an id or a compiled Environment.")
+        raise unknown_name("compiled environment", env, list_envs(), "kiloworlds.list_envs()")
+    if spec is not None and backend != "sync":
+        return CompiledVectorEnv(
+            spec.build(**env_kwargs),
+            num_envs,
+            reference=spec.build(),
+            spec_id=spec.id,
+            **compiled_options,
+        )
+    if devices != 1 or output != "numpy":
+        raise InvalidValueError(
+            "devices and output are settings of compiled environments; "
+            f"{env!r} runs as a Gymnasium environment on the host."
+        )
+    make_env = _gymnasium_factory(env, env_kwargs)
+    return SyncExecutor(
+        make_env,
+        num_envs,
+        seed=seed,
+        autoreset_mode=autoreset_mode,
+        episode_statistics=episode_statistics,
+    )
+
+
+def _make_compiled_instance(
+    env: Environment, num_envs: int, parameters: dict[str, Any], options: dict[str, Any]
+) -> CompiledVectorEnv:
+    if parameters:
+        names = ", ".join(parameters)
+        raise InvalidValueError(
+            f"make() got the parameters {names} for an environment that is already built; build it "
+            "with them, or use dataclasses.replace."
+        )
+    reference = _unbatched(env)
+    return CompiledVectorEnv(env, num_envs, reference=reference, **options)
+
+
+def _unbatched(env: Environment) -> Environment:
+    """The default-built environment of the same type, whose fields have no batch axis."""
+    from kiloworlds.core.time_limit import TimeLimit
+
+    if isinstance(env, TimeLimit):
+        return TimeLimit(_unbatched(env.env), 0)
+    try:
+        return type(env)()
+    except TypeError:
+        # It cannot be built without arguments: its fields are taken as they are, none batched.
+        return env
+
+
+def _gymnasium_factory(
+    env: str | Callable[[], gymnasium.Env], env_kwargs: dict[str, Any]
+) -> Callable[[], gymnasium.Env]:
+    if callable(env):
+        if env_kwargs:
+            raise InvalidValueError(
+                f"make() got the parameters {', '.join(env_kwargs)} beside a function; pass them "
+                "inside it: lambda: MyEnv(...)."
+            )
+        return env
+    if env not in gymnasium.registry and ":" not in env:
+        raise unknown_name(
+            "environment", env, [*list_envs(), *gymnasium.registry], "`kiloworlds list`"
+        )
+
+    def build() -> gymnasium.Env:
+        try:
+            return gymnasium.make(env, **env_kwargs)
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise MissingDependencyError(
+                f"{env} needs a package that is missing: {error}"
+            ) from error
+        except TypeError as error:
+            raise InvalidValueError(f"{env}: {error}.") from error
+
+    return build

@@ -1,0 +1,153 @@
+"""The executor for any Gymnasium environment: in this process, one after the other.
+
+The correct baseline against which parallel executors are held.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from kiloworlds.core.errors import InvalidValueError, WrongCallError
+from kiloworlds.vector.base import VectorEnv, check_num_envs, expand_seeds, parse_autoreset_mode
+
+
+class SyncExecutor(VectorEnv):
+    """Steps `num_envs` Gymnasium environments in a loop.
+
+    Gymnasium's own `SyncVectorEnv` does the stepping and the autoreset; this adds kiloworlds'
+    checks, seeding and episode statistics.
+
+    Args:
+        make_env: builds one environment.
+        num_envs: how many.
+        seed: the seed of the first `reset` where that gives none.
+        autoreset_mode: see `gymnasium.vector.AutoresetMode`.
+        episode_statistics: see `CompiledVectorEnv`.
+    """
+
+    backend = "sync"
+
+    def __init__(
+        self,
+        make_env: Callable[[], gymnasium.Env],
+        num_envs: int,
+        *,
+        seed: int | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        episode_statistics: bool = True,
+    ):
+        num_envs = check_num_envs(num_envs)
+        mode = parse_autoreset_mode(autoreset_mode)
+        self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
+        self._vector = SyncVectorEnv([make_env] * num_envs, autoreset_mode=mode)
+        self._describe(
+            num_envs,
+            self._vector.single_observation_space,
+            self._vector.single_action_space,
+            mode,
+            self._vector.metadata,
+        )
+        self.render_mode = self._vector.render_mode
+        self.spec = self._vector.envs[0].spec
+        self._episode_statistics = episode_statistics
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, int)
+        self._start_times = np.zeros(num_envs)
+        self._finished = np.zeros(num_envs, bool)
+
+    def __repr__(self) -> str:
+        return f"SyncExecutor({self.spec.id if self.spec else '?'}, num_envs={self.num_envs})"
+
+    @property
+    def envs(self) -> list[gymnasium.Env]:
+        """The environments themselves."""
+        return self._vector.envs
+
+    def reset(
+        self,
+        *,
+        seed: int | list[int] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Starts all environments over, or those in `options["reset_mask"]` (boolean `[N]`)."""
+        self._check_open("reset")
+        mask = np.ones(self.num_envs, bool)
+        if options and "reset_mask" in options:
+            mask = self._check_reset_mask(options["reset_mask"])
+        if seed is None and not self._was_reset:
+            seed = self._first_seed
+        seeds = [None] * self.num_envs if seed is None else expand_seeds(seed, self.num_envs)
+        observations, infos = self._vector.reset(
+            seed=seeds,  # type: ignore[arg-type]
+            options=dict(options) if options else None,
+        )
+        self._was_reset = True
+        self._begin_episodes(mask)
+        self._finished[mask] = False
+        return observations, infos
+
+    def _begin_episodes(self, mask: np.ndarray) -> None:
+        self._returns[mask] = 0.0
+        self._lengths[mask] = 0
+        self._start_times[mask] = time.perf_counter()
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Steps all environments; see `gymnasium.vector.VectorEnv.step`."""
+        self._check_steppable()
+        actions = self._check_actions(actions)
+        if isinstance(actions, np.ndarray | int) is False and hasattr(actions, "dtype"):
+            actions = np.asarray(actions)
+        if self.autoreset_mode == AutoresetMode.DISABLED and self._finished.any():
+            raise WrongCallError(
+                f"environment {int(np.argmax(self._finished))} has ended and autoreset is disabled; "
+                "call reset(options={'reset_mask': mask}) with its mask first."
+            )
+        only_reset = self._finished & (self.autoreset_mode == AutoresetMode.NEXT_STEP)
+        observations, rewards, terminated, truncated, infos = self._vector.step(actions)
+        self._begin_episodes(only_reset)
+        self._returns += rewards
+        self._lengths += ~only_reset
+        self._finished = terminated | truncated
+        if self._finished.any() and self._episode_statistics:
+            self._add_statistics(infos)
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            self._begin_episodes(self._finished)
+        return observations, rewards, terminated, truncated, infos
+
+    def _add_statistics(self, infos: dict[str, Any]) -> None:
+        if "episode" in infos:
+            raise InvalidValueError(
+                "the environment already reports info['episode']; make it with "
+                "episode_statistics=False."
+            )
+        finished = self._finished
+        infos["episode"] = {
+            "r": np.where(finished, self._returns, 0.0),
+            "l": np.where(finished, self._lengths, 0),
+            "t": np.where(finished, time.perf_counter() - self._start_times, 0.0),
+        }
+        infos["_episode"] = finished.copy()
+
+    def render(self) -> tuple[Any, ...]:
+        """The frames of all environments."""
+        self._check_open("render")
+        return self._vector.render()
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Calls a method (or reads an attribute) of every environment."""
+        return self._vector.call(name, *args, **kwargs)
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Reads an attribute of every environment."""
+        return self._vector.get_attr(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Sets an attribute of every environment, one value for all or a list."""
+        self._vector.set_attr(name, values)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self._vector.close(**kwargs)
