@@ -8,9 +8,9 @@ from jaxtyping import Array, Float, PyTree
 
 
 class RunningStatistics(NamedTuple):
-    """Count, mean and mean squared deviation of everything seen, per entry of a pytree."""
+    """Number, mean and variance of everything seen, per entry of a pytree."""
 
-    count: Float[Array, ""]
+    total: Float[Array, ""]
     mean: PyTree
     variance: PyTree
 
@@ -35,7 +35,7 @@ class RunningStatistics(NamedTuple):
         if axis_name is not None:
             means, squares = jax.lax.pmean((means, squares), axis_name)
             size = jax.lax.psum(size, axis_name)
-        total = self.count + size
+        total = self.total + size
         share = size / total
 
         def merge(mean, variance, batch_mean, batch_square):

@@ -117,7 +117,9 @@ class Discrete(Space):
             raise InvalidValueError(f"Discrete(n={self.n}): n must be 1 or more.")
 
     def sample(self, key: Key[Array, ""]) -> Array:
-        return self.start + jax.random.randint(key, (), 0, self.n, jnp.int32)
+        # One word and one product, where `randint` draws two words and divides.
+        share = jax.random.uniform(key)
+        return self.start + jnp.floor(share * self.n).astype(jnp.int32)
 
     def contains(self, value: PyTree) -> Bool[Array, ""]:
         value = jnp.asarray(value)
@@ -172,7 +174,8 @@ class MultiBinary(Space):
         return jnp.all((value == 0) | (value == 1))
 
     def to_gymnasium(self) -> gymnasium.spaces.MultiBinary:
-        return gymnasium.spaces.MultiBinary(self.shape if len(self.shape) > 1 else self.shape[0])
+        size = self.shape if len(self.shape) > 1 else int(np.prod(self.shape))
+        return gymnasium.spaces.MultiBinary(size)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ A head is a frozen description of one action space; its methods work on batches 
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,8 @@ class MultiCategorical(ActionHead):
         pairs = [
             _log_softmax_pick(part, raw[..., i]) for i, part in enumerate(self._parts(outputs))
         ]
-        return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
+        log_probs, entropies = zip(*pairs, strict=True)
+        return jnp.stack(log_probs).sum(0), jnp.stack(entropies).sum(0)
 
     def to_environment(self, raw):
         return raw.astype(self.dtype)
@@ -116,7 +117,7 @@ class DiagonalGaussian(ActionHead):
     the box only on the way to the environment, so that densities stay those of a normal.
     """
 
-    space: Box = Box(-1, 1)
+    space: Box = field(kw_only=True)
 
     def sample(self, key, outputs, free):
         return outputs + jnp.exp(free) * jax.random.normal(key, outputs.shape)

@@ -34,6 +34,33 @@ def activation(name: str) -> Callable:
     return ACTIVATIONS[name]
 
 
+@jax.custom_vjp
+def dense(
+    inputs: Float[Array, "*B inputs"], weight: Float[Array, "inputs outputs"]
+) -> Float[Array, "*B outputs"]:
+    """`inputs @ weight`, with a gradient that is faster on CPU than the automatic one.
+
+    XLA's CPU matrix product is slow when both operands are contracted over their first axis, as the
+    gradient of the weights is: transposing the inputs in a step of its own takes two thirds of the
+    time.
+    """
+    return inputs @ weight
+
+
+def _dense_forward(inputs, weight):
+    return inputs @ weight, (inputs, weight)
+
+
+def _dense_backward(residuals, gradient):
+    inputs, weight = residuals
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    columns = jax.lax.optimization_barrier(rows.T)
+    return gradient @ weight.T, columns @ gradient.reshape(-1, gradient.shape[-1])
+
+
+dense.defvjp(_dense_forward, _dense_backward)
+
+
 class Linear(eqx.Module):
     """`inputs @ weight + bias` over whatever batch axes lead."""
 
@@ -45,7 +72,7 @@ class Linear(eqx.Module):
         self.bias = jnp.zeros(outputs)
 
     def __call__(self, inputs: Float[Array, "*B inputs"]) -> Float[Array, "*B outputs"]:
-        return inputs @ self.weight + self.bias
+        return dense(inputs, self.weight) + self.bias
 
 
 def leaf_spaces(space: Space) -> list[Space]:
@@ -106,7 +133,7 @@ class ObservationLayer(eqx.Module):
                 result = result + rows[entries - start + first].sum(-2)
             else:
                 batch = leaf.shape[: leaf.ndim - len(space.shape)]  # type: ignore[attr-defined]
-                result = result + leaf.reshape((*batch, width)).astype(rows.dtype) @ rows
+                result = result + dense(leaf.reshape((*batch, width)).astype(rows.dtype), rows)
             offset += width
         return result
 

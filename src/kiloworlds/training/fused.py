@@ -3,7 +3,7 @@
 Letters in shapes: S seeds, T steps per rollout, N environments, U updates.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,12 +37,18 @@ class LoopState(NamedTuple):
     updates: Int[Array, ""]
 
 
-class UpdateMetrics(NamedTuple):
-    """What one update reports: sums over the episodes that ended, and the learner's metrics."""
+class Episodes(NamedTuple):
+    """Sums over the episodes that ended in one update."""
 
-    episodes: Float[Array, "..."]
-    return_sum: Float[Array, "..."]
-    length_sum: Float[Array, "..."]
+    ended: Any
+    return_sum: Any
+    length_sum: Any
+
+
+class UpdateMetrics(NamedTuple):
+    """What one update reports."""
+
+    episodes: Episodes
     train: dict[str, Float[Array, "..."]]
 
 
@@ -155,7 +161,7 @@ class FusedTraining:
 
     def _rollout(
         self, state: LoopState, key: Key[Array, ""]
-    ) -> tuple[VectorState, PyTree, Rollout, UpdateMetrics]:
+    ) -> tuple[VectorState, PyTree, Rollout, Episodes]:
         policy = self.algorithm.policy(state.learner)
         to_environment = self.algorithm.head.to_environment
 
@@ -173,7 +179,7 @@ class FusedTraining:
                 step.final_observation,
             )
             finished = step.finished.astype(jnp.float32)
-            episodes = (
+            episodes = Episodes(
                 finished.sum(),
                 (finished * step.episode_return).sum(),
                 (finished * step.episode_length).sum(),
@@ -184,7 +190,7 @@ class FusedTraining:
         (environments, observation), (rollout, episodes) = jax.lax.scan(
             act_and_step, (state.environments, state.observation), keys
         )
-        return environments, observation, rollout, tuple(total.sum() for total in episodes)
+        return environments, observation, rollout, jax.tree.map(jnp.sum, episodes)
 
     def _update(self, state: LoopState) -> tuple[LoopState, UpdateMetrics]:
         config = self.config
@@ -207,7 +213,7 @@ class FusedTraining:
         state = LoopState(
             learner, environments, observation, return_so_far, state.key, state.updates + 1
         )
-        return state, UpdateMetrics(*episodes, metrics)
+        return state, UpdateMetrics(episodes, metrics)
 
     def _run_one(self, state: LoopState, count: Int[Array, ""]) -> tuple[LoopState, UpdateMetrics]:
         """`count` updates (at most CHUNK); metrics `[CHUNK]`, of which `count` are filled.

@@ -17,7 +17,7 @@ from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
 from kiloworlds.core.spaces import from_gymnasium
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.fused import UpdateMetrics
+from kiloworlds.training.fused import Episodes, UpdateMetrics
 from kiloworlds.vector.base import VectorEnv
 
 
@@ -91,10 +91,10 @@ class HostTraining:
         )
         metrics = {**jax.tree.map(np.asarray, metrics), "learning_rate": np.float32(learning_rate)}
         return HostState(learner, return_so_far, state.updates + 1), UpdateMetrics(
-            *episodes, metrics
+            episodes, metrics
         )
 
-    def _rollout(self, state: HostState, key: jax.Array) -> tuple[Rollout, tuple]:
+    def _rollout(self, state: HostState, key: jax.Array) -> tuple[Rollout, Episodes]:
         policy = self.algorithm.policy(state.learner)
         keys = jax.random.split(key, self.config.settings.num_steps)
         rows, returns, lengths = [], [], []
@@ -110,7 +110,7 @@ class HostTraining:
                     observations,
                     raw,
                     log_prob,
-                    np.asarray(rewards, np.float32),
+                    np.asarray(rewards, np.float32),  # type: ignore[arg-type]
                     terminated,
                     finished,
                     self._next_observations(finished, infos),
@@ -120,7 +120,9 @@ class HostTraining:
                 returns.extend(infos["episode"]["r"][finished])
                 lengths.extend(infos["episode"]["l"][finished])
         rollout = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *rows)
-        episodes = (np.float32(len(returns)), np.float32(sum(returns)), np.float32(sum(lengths)))
+        episodes = Episodes(
+            np.float32(len(returns)), np.float32(sum(returns)), np.float32(sum(lengths))
+        )
         return rollout, episodes
 
     def _next_observations(self, finished: np.ndarray, infos: dict) -> PyTree:

@@ -142,11 +142,13 @@ class _Report:
         """One row: counters, episode statistics over the last WINDOW episodes, mean metrics."""
         config = self._config
         now = time.perf_counter()
-        updates = metrics.episodes.shape[1]
+        updates = metrics.episodes.ended.shape[1]
         steps = updates * config.steps_per_update * config.num_seeds
         elapsed, self._last = now - self._last, now
         self._remember(metrics)
-        episodes, returns, lengths = (np.sum(column, axis=0) for column in zip(*self._recent))
+        episodes, returns, lengths = (
+            np.sum(column, axis=0) for column in zip(*self._recent, strict=True)
+        )
         return {
             "step": done * config.steps_per_update,
             "seconds": round(now - self._began, 4),
@@ -154,7 +156,7 @@ class _Report:
             "fps": None if compiling else round(steps / elapsed, 1),
             "rollout/ep_rew_mean": _ratio(returns, episodes),
             "rollout/ep_len_mean": _ratio(lengths, episodes),
-            "rollout/episodes": [int(count) for count in metrics.episodes.sum(axis=1)],
+            "rollout/episodes": [int(count) for count in metrics.episodes.ended.sum(axis=1)],
             **{
                 f"train/{name}": [_number(value) for value in values.mean(axis=1)]
                 for name, values in metrics.train.items()
@@ -163,14 +165,8 @@ class _Report:
 
     def _remember(self, metrics: UpdateMetrics) -> None:
         """Keeps the newest updates that together saw WINDOW episodes for every seed."""
-        for index in range(metrics.episodes.shape[1]):
-            self._recent.append(
-                (
-                    metrics.episodes[:, index],
-                    metrics.return_sum[:, index],
-                    metrics.length_sum[:, index],
-                )
-            )
+        for index in range(metrics.episodes.ended.shape[1]):
+            self._recent.append(tuple(sums[:, index] for sums in metrics.episodes))
         total = np.sum([row[0] for row in self._recent], axis=0)
         while np.all(total - self._recent[0][0] >= WINDOW):
             total = total - self._recent.popleft()[0]

@@ -105,6 +105,12 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         if not self._was_reset:
             raise WrongCallError("step() before reset(); call reset() once first.")
 
+    def _needs_reset(self, index: int) -> WrongCallError:
+        return WrongCallError(
+            f"environment {index} has ended and autoreset is disabled; call "
+            "reset(options={'reset_mask': mask}) with its mask first."
+        )
+
     def _check_actions(self, actions: Any) -> Any:
         """Returns `actions` as an array of the space's type, or raises InvalidValueError."""
         space = self.single_action_space

@@ -81,7 +81,10 @@ class CompiledVectorEnv(VectorEnv):
         self._episode_statistics = episode_statistics
         self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
         self._mesh = device_mesh(devices, num_envs)
-        shard = lambda function: jax.jit(shard_environments(function, self._mesh))  # noqa: E731
+
+        def shard(function: Callable) -> Callable:
+            return jax.jit(shard_environments(function, self._mesh))
+
         self._init = shard(self.functions.init_from_seeds)
         self._step = shard(self.functions.step)
         self._reset_where = shard(self.functions.reset_where)
@@ -144,8 +147,8 @@ class CompiledVectorEnv(VectorEnv):
         mask = options.pop("reset_mask", None)
         if options:
             raise InvalidValueError(
-                f"unknown reset options {sorted(options)}; compiled environments know 'reset_mask'. "
-                "Starting ranges are parameters of the environment."
+                f"unknown reset options {sorted(options)}; compiled environments know only "
+                "'reset_mask'. Starting ranges are parameters of the environment."
             )
         if mask is not None and self._was_reset:
             mask = self._check_reset_mask(mask)
@@ -189,10 +192,7 @@ class CompiledVectorEnv(VectorEnv):
         self._check_steppable()
         actions = self._check_actions(actions)
         if self.autoreset_mode == AutoresetMode.DISABLED and self._finished.any():
-            raise WrongCallError(
-                f"environment {int(np.argmax(self._finished))} has ended and autoreset is disabled; "
-                "call reset(options={'reset_mask': mask}) with its mask first."
-            )
+            raise self._needs_reset(int(np.argmax(self._finished)))
         self._state, step = self._step(self.state, actions)
         self._observation = step.observation
         self._finished = np.array(step.finished)
@@ -256,7 +256,7 @@ class CompiledVectorEnv(VectorEnv):
         """
 
         def rollout(seeds: jax.Array, action_keys: jax.Array) -> VectorStep:
-            state, observation = self.functions.init_from_seeds(seeds)
+            state, _ = self.functions.init_from_seeds(seeds)
             sample = jax.vmap(self.env.action_space.sample)
 
             def body(carry, _):

@@ -22,9 +22,8 @@ def device_mesh(devices: int, num_envs: int) -> Mesh | None:
     available = jax.devices()
     if not 1 <= devices <= len(available):
         raise InvalidValueError(
-            f"devices={devices}, but JAX sees {len(available)} ({available[0].platform}). On a CPU, "
-            "kiloworlds.core.devices.configure(cpu_devices=n) before the first JAX computation "
-            "splits it."
+            f"devices={devices}, but JAX sees {len(available)} ({available[0].platform}). To split a "
+            "CPU, call kiloworlds.core.devices.configure(cpu_devices=n) before JAX's first computation."
         )
     if num_envs % devices:
         below = num_envs - num_envs % devices

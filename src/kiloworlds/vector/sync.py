@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from kiloworlds.core.errors import InvalidValueError, WrongCallError
+from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.vector.base import VectorEnv, check_num_envs, expand_seeds, parse_autoreset_mode
 
 
@@ -99,13 +99,10 @@ class SyncExecutor(VectorEnv):
         """Steps all environments; see `gymnasium.vector.VectorEnv.step`."""
         self._check_steppable()
         actions = self._check_actions(actions)
-        if isinstance(actions, np.ndarray | int) is False and hasattr(actions, "dtype"):
-            actions = np.asarray(actions)
+        if hasattr(actions, "dtype"):
+            actions = np.asarray(actions)  # device arrays too
         if self.autoreset_mode == AutoresetMode.DISABLED and self._finished.any():
-            raise WrongCallError(
-                f"environment {int(np.argmax(self._finished))} has ended and autoreset is disabled; "
-                "call reset(options={'reset_mask': mask}) with its mask first."
-            )
+            raise self._needs_reset(int(np.argmax(self._finished)))
         only_reset = self._finished & (self.autoreset_mode == AutoresetMode.NEXT_STEP)
         observations, rewards, terminated, truncated, infos = self._vector.step(actions)
         self._begin_episodes(only_reset)

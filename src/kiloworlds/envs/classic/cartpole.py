@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from kiloworlds.core.environment import Environment, Step
-from kiloworlds.core.numerics import sin_cos_small
+from kiloworlds.core.numerics import sin_cos, sin_cos_small
 from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.envs.drawing import Canvas
 
@@ -36,14 +36,16 @@ class CartPole(Environment):
     the dynamics of the cart-pole system" (2005).
     """
 
-    gravity: Float[ArrayLike, ""] = 9.8  # m/s^2
-    masscart: Float[ArrayLike, ""] = 1.0  # kg
-    masspole: Float[ArrayLike, ""] = 0.1  # kg
-    length: Float[ArrayLike, ""] = 0.5  # m, half the pole
-    force_mag: Float[ArrayLike, ""] = 10.0  # N
-    tau: Float[ArrayLike, ""] = 0.02  # s between states
-    theta_threshold_radians: Float[ArrayLike, ""] = 12 * 2 * np.pi / 360
-    x_threshold: Float[ArrayLike, ""] = 2.4  # m
+    gravity: float | Float[Array, ""] = 9.8  # m/s^2
+    masscart: float | Float[Array, ""] = 1.0  # kg
+    masspole: float | Float[Array, ""] = 0.1  # kg
+    length: float | Float[Array, ""] = 0.5  # m, half the pole
+    force_mag: float | Float[Array, ""] = 10.0  # N
+    tau: float | Float[Array, ""] = 0.02  # s between states
+    theta_threshold_radians: float | Float[Array, ""] = 12 * 2 * np.pi / 360
+    x_threshold: float | Float[Array, ""] = 2.4  # m
+    low: float | Float[Array, ""] = -0.05  # bounds of every entry of the first state
+    high: float | Float[Array, ""] = 0.05
     kinematics_integrator: Literal["euler", "semi-implicit"] = eqx.field(
         static=True, default="euler"
     )
@@ -52,8 +54,8 @@ class CartPole(Environment):
     cheap_reset: ClassVar[bool] = True
 
     def reset(self, key: Key[Array, ""]) -> tuple[CartPoleState, Float[Array, "4"]]:
-        state = CartPoleState(*jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05))
-        return state, jnp.stack(state)
+        state = CartPoleState(*jax.random.uniform(key, (4,), minval=self.low, maxval=self.high))
+        return state, self.observe(state)
 
     def step(
         self, key: Key[Array, ""], state: CartPoleState, action: Int[Array, ""]
@@ -79,12 +81,13 @@ class CartPole(Environment):
         terminated = (jnp.abs(x) > self.x_threshold) | (
             jnp.abs(theta) > self.theta_threshold_radians
         )
-        if self.sutton_barto_reward:
-            reward = jnp.where(terminated, -1.0, 0.0)
-        else:
-            reward = jnp.ones_like(x)
+        reward = jnp.where(terminated, -1.0, 0.0) if self.sutton_barto_reward else jnp.ones_like(x)
         state = CartPoleState(x, x_dot_next, theta, theta_dot_next)
-        return state, Step(jnp.stack(state), reward, terminated, jnp.zeros_like(terminated), {})
+        return state, Step(self.observe(state), reward, terminated, jnp.zeros_like(terminated), {})
+
+    def observe(self, state: CartPoleState) -> Float[Array, "4"]:
+        """The observation of a state."""
+        return jnp.stack(state)
 
     @property
     def observation_space(self) -> Box:
@@ -117,9 +120,9 @@ class CartPole(Environment):
         return canvas.pixels()
 
 
-def _sin_cos_within(angle: Float[Array, ""], threshold: Float[ArrayLike, ""]):
+def _sin_cos_within(angle: Float[Array, ""], threshold: float | Float[Array, ""]):
     """The cheap polynomial where the threshold is known to keep the angle below pi/4."""
     # One step past the threshold still lies inside: 0.6 rad leaves room for 9 rad/s.
     if isinstance(threshold, float | int) and threshold <= 0.6:
         return sin_cos_small(angle)
-    return jnp.sin(angle), jnp.cos(angle)
+    return sin_cos(angle)
