@@ -57,7 +57,7 @@ def cache_directory() -> str | None:
 def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk between processes, unless the user chose a cache already."""
     directory = cache_directory()
-    if directory is None or jax.config.read("jax_compilation_cache_dir") is not None:
+    if directory is None or jax.config.values.get("jax_compilation_cache_dir"):
         return
     jax.config.update("jax_compilation_cache_dir", directory)
     # The defaults skip programs that compile in under a second, which most of ours do.

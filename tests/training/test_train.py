@@ -1,0 +1,259 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import jax
+import numpy as np
+import pytest
+import yaml
+
+import kiloworlds as kw
+from kiloworlds.core.errors import InvalidValueError, UnknownNameError
+from kiloworlds.training.config import TrainConfig, build_config
+from kiloworlds.training.fused import FusedTraining
+from kiloworlds.training.host import HostTraining
+from kiloworlds.training.run import RunDirectoryError, read_metrics
+
+TINY = {"num_envs": 4, "num_steps": 16, "total_steps": 640, "hidden_sizes": (8,)}
+
+
+@pytest.fixture
+def run(tmp_path):
+    return kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", num_seeds=2, **TINY)
+
+
+def test_a_run_directory_holds_everything(run):
+    names = {entry.name for entry in run.path.iterdir()}
+    assert {"config.yaml", "environment.json", "metrics.jsonl", "checkpoints"} <= names
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert config["num_envs"] == 4
+    assert config["hidden_sizes"] == [8]
+    facts = json.loads((run.path / "environment.json").read_text())
+    assert facts["backend"] == "compiled"
+    assert facts["packages"]["jax"] == jax.__version__
+    assert facts["cores"] >= 1
+    assert run.metrics["step"][-1] == 640
+    assert run.metrics["rollout/ep_rew_mean"].shape == (len(run.metrics["step"]), 2)
+
+
+def test_its_config_repeats_the_run(run, tmp_path):
+    config = TrainConfig.from_dict(run.config)
+    again = kw.train(
+        config.algorithm,
+        config.env_id,
+        run_dir=tmp_path / "again",
+        **{k: v for k, v in run.config.items() if k not in ("algorithm", "env_id")},
+    )
+    np.testing.assert_array_equal(
+        run.policy.algorithm.policy and _parameters(run), _parameters(again)
+    )
+
+
+def _parameters(run):
+    return np.asarray(run.policy._states.parameters)
+
+
+def test_load_gives_a_policy_that_acts(run):
+    loaded = kw.load(run.path)
+    envs = loaded.make_envs(5)
+    observations, _ = envs.reset(seed=0)
+    actions = loaded.policy.act(observations)
+    assert actions.shape == (5,)
+    envs.step(actions)
+    assert loaded.policy.num_seeds == 2
+    loaded.policy.select_seed(1).act(observations, deterministic=False)
+    with pytest.raises(InvalidValueError, match="2 seed"):
+        loaded.policy.select_seed(2)
+
+
+def test_evaluate_plays_whole_episodes(run):
+    evaluation = run.evaluate(episodes=10)
+    assert evaluation.episodes == 10
+    assert (evaluation.returns == evaluation.lengths).all()
+    low, high = evaluation.interval
+    assert low <= evaluation.mean_return <= high
+    with pytest.raises(InvalidValueError, match="episodes=0"):
+        run.evaluate(episodes=0)
+
+
+def test_a_directory_with_a_run_is_never_overwritten(run):
+    before = (run.path / "metrics.jsonl").read_bytes()
+    second = kw.train("ppo", "CartPole-v1", run_dir=run.path, **TINY)
+    assert second.path.name == "run_1"
+    assert (run.path / "metrics.jsonl").read_bytes() == before
+
+
+def test_an_unwritable_directory_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match=r"file/run.*--run-dir"):
+        kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "file" / "run", **TINY)
+
+
+def test_a_checkpoint_of_another_environment_is_refused(run, tmp_path):
+    other = kw.train("ppo", "Acrobot-v1", run_dir=tmp_path / "other", num_seeds=2, **TINY)
+    (other.path / "checkpoints").rename(tmp_path / "moved")
+    (run.path / "checkpoints").rename(tmp_path / "own")
+    (tmp_path / "moved").rename(run.path / "checkpoints")
+    with pytest.raises(RunDirectoryError, match="does not fit CartPole-v1"):
+        kw.load(run.path).policy  # noqa: B018
+
+
+def test_what_is_no_run_is_refused(tmp_path, run):
+    with pytest.raises(RunDirectoryError, match="no run directory"):
+        kw.load(tmp_path / "nothing")
+    with pytest.raises(RunDirectoryError, match=r"not a run directory.*run"):
+        kw.load(tmp_path)
+
+
+def test_metrics_are_read_up_to_a_torn_line(run):
+    whole = read_metrics(run.path)
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9')
+    np.testing.assert_array_equal(read_metrics(run.path)["step"], whole["step"])
+
+
+def test_unknown_names_and_bad_values_are_named(tmp_path):
+    with pytest.raises(UnknownNameError, match=r"algorithm 'pppo'.*'ppo'"):
+        kw.train("pppo", "CartPole-v1", run_dir=tmp_path)
+    with pytest.raises(UnknownNameError, match=r"setting 'learning_rat'.*'learning_rate'"):
+        kw.train("ppo", "CartPole-v1", run_dir=tmp_path, learning_rat=1.0)
+    with pytest.raises(UnknownNameError, match="CartPole-v1"):
+        kw.train("ppo", "CartPole-v7", run_dir=tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"gamma": 1.5}, r"gamma=1\.5.*between 0\.0 and 1\.0.*nearest valid value is 1"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"learning_rate": "fast"}, "learning_rate='fast'"),
+        ({"num_envs": 0}, "num_envs=0"),
+        ({"total_steps": 0}, "total_steps=0"),
+        ({"num_minibatches": 7}, r"num_minibatches=7 does not divide"),
+        ({"activation": "tahn"}, "'tanh'"),
+        ({"devices": 3}, "devices=3.*JAX sees 2"),
+        ({"seed": -1}, "seed=-1"),
+    ],
+)
+def test_values_out_of_range_are_named(overrides, message, tmp_path):
+    with pytest.raises(InvalidValueError, match=message):
+        kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", **overrides)
+
+
+def _final_parameters(**overrides):
+    config = build_config("ppo", "CartPole-v1", TINY | overrides)
+    training = FusedTraining(config, kw.make_environment("CartPole-v1"))
+    state = training.init()
+    for _ in range(2):
+        state, metrics = training.run(state, config.num_updates // 2)
+    return np.asarray(training.learner(state).parameters), metrics
+
+
+def test_a_seed_learns_the_same_alone_or_among_others():
+    together, _ = _final_parameters(num_seeds=4, seed=10)
+    for index in range(4):
+        alone, _ = _final_parameters(seed=10 + index)
+        np.testing.assert_allclose(together[index], alone[0], rtol=2e-4, atol=2e-5)
+
+
+def test_seeds_may_be_spread_over_devices():
+    one, _ = _final_parameters(num_seeds=4)
+    two, _ = _final_parameters(num_seeds=4, devices=2)
+    np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-5)
+
+
+def test_environments_may_be_spread_over_devices():
+    parameters, metrics = _final_parameters(num_seeds=1, devices=2)
+    assert parameters.shape[0] == 1
+    assert np.isfinite(parameters).all()
+    assert metrics.episodes.ended.sum() > 0
+
+
+def test_chunks_do_not_change_the_result():
+    config = build_config("ppo", "CartPole-v1", TINY)
+    results = []
+    for counts in ([10], [1, 2, 3, 4]):
+        training = FusedTraining(config, kw.make_environment("CartPole-v1"))
+        state = training.init()
+        for count in counts:
+            state, _ = training.run(state, count)
+        results.append(np.asarray(training.learner(state).parameters))
+    np.testing.assert_array_equal(*results)
+
+
+def test_the_host_loop_learns_from_the_same_transitions():
+    """The rollout the host loop gathers equals the environments' own account of it."""
+    config = build_config("ppo", "CartPole-v1", TINY | {"backend": "sync"})
+    envs = kw.make("CartPole-v1", num_envs=4, backend="sync")
+    training = HostTraining(config, envs)
+    state = training.init()
+    rollout, episodes = training._rollout(state, jax.random.key(0))
+    assert rollout.observation.shape == (16, 4, 4)
+    inside = ~rollout.finished[:-1]
+    np.testing.assert_array_equal(
+        rollout.next_observation[:-1][inside], rollout.observation[1:][inside]
+    )
+    ended = rollout.finished[:-1]
+    if ended.any():
+        assert (np.abs(rollout.next_observation[:-1][ended]).max(-1) > 0.2).all()
+    assert episodes.ended == rollout.finished.sum()
+    envs.close()
+
+
+def test_the_host_loop_refuses_other_autoreset_modes_and_several_seeds():
+    envs = kw.make("CartPole-v1", num_envs=4, backend="sync", autoreset_mode="next_step")
+    with pytest.raises(InvalidValueError, match="same_step"):
+        HostTraining(build_config("ppo", "CartPole-v1", TINY), envs)
+    with pytest.raises(InvalidValueError, match="num_seeds=2"):
+        HostTraining(build_config("ppo", "CartPole-v1", TINY | {"num_seeds": 2}), envs)
+
+
+def test_training_on_a_real_simulator(tmp_path):
+    run = kw.train("ppo", "LunarLander-v3", run_dir=tmp_path / "run", **TINY)
+    assert run.environment["backend"] == "sync"
+    assert run.evaluate(episodes=2).episodes == 2
+
+
+def test_ctrl_c_leaves_a_usable_run(tmp_path):
+    def interrupt(row):
+        if row["step"] >= 128:
+            signal.raise_signal(signal.SIGINT)
+
+    run = kw.train(
+        "ppo",
+        "CartPole-v1",
+        run_dir=tmp_path / "run",
+        on_metrics=interrupt,
+        **(TINY | {"total_steps": 10**7}),
+    )
+    assert run.interrupted
+    assert run.metrics["step"][-1] < 10**6
+    assert kw.load(run.path).evaluate(episodes=2).episodes == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_metrics_survive_a_kill(tmp_path):
+    """A real kill -9 in the middle of training: every finished row is on disk."""
+    script = (
+        "import kiloworlds as kw\n"
+        f"kw.train('ppo', 'CartPole-v1', run_dir={str(tmp_path / 'run')!r}, num_envs=4,"
+        " num_steps=16, total_steps=10**8, hidden_sizes=(8,),"
+        " on_metrics=lambda row: print(row['step'], flush=True))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    timer = threading.Timer(120, process.kill)
+    timer.start()
+    seen = [int(process.stdout.readline()) for _ in range(5)]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    timer.cancel()
+    steps = read_metrics(tmp_path / "run")["step"]
+    assert list(steps[:5]) == seen

@@ -1,0 +1,123 @@
+import gymnasium
+import numpy as np
+import pytest
+
+import kiloworlds as kw
+from kiloworlds.core.errors import InvalidValueError, MissingDependencyError, UnknownNameError
+from kiloworlds.envs.classic.cartpole import CartPole
+
+
+def test_auto_prefers_compiled():
+    assert kw.make("CartPole-v1", num_envs=1).backend == "compiled"
+    assert kw.make("CartPole-v1", num_envs=1, backend="sync").backend == "sync"
+    assert kw.make(lambda: gymnasium.make("CartPole-v1"), num_envs=1).backend == "sync"
+    assert kw.make(CartPole(), num_envs=1).backend == "compiled"
+
+
+@pytest.mark.parametrize("num_envs", [0, -1, 1.5, "many", True, None])
+def test_num_envs_must_be_a_positive_whole_number(num_envs):
+    with pytest.raises(InvalidValueError, match="num_envs=.*1 or more"):
+        kw.make("CartPole-v1", num_envs=num_envs)
+
+
+def test_unknown_ids_suggest_near_ones():
+    with pytest.raises(UnknownNameError, match=r"Unknown environment 'CartPol-v1'.*CartPole-v1"):
+        kw.make("CartPol-v1", num_envs=1)
+    with pytest.raises(UnknownNameError, match="LunarLander-v3"):
+        kw.make("LunarLandr-v3", num_envs=1)
+    with pytest.raises(UnknownNameError, match="compiled environment"):
+        kw.make("LunarLander-v3", num_envs=1, backend="compiled")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "compield"}, "'compield' is not one of.*Did you mean 'compiled'"),
+        ({"autoreset_mode": "never"}, "'same_step'.*'disabled'|'next_step'"),
+        ({"output": "torch"}, "'numpy' or 'jax'"),
+        ({"devices": 99}, "devices=99.*JAX sees"),
+        ({"lenght": 1.0}, "lenght"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(InvalidValueError, match=message):
+        kw.make("CartPole-v1", num_envs=2, **options)
+
+
+def test_devices_must_divide_the_environments():
+    with pytest.raises(InvalidValueError, match="num_envs=3.*2 or 4"):
+        kw.make("CartPole-v1", num_envs=3, devices=2)
+
+
+@pytest.mark.parametrize("env", [None, CartPole])
+def test_a_class_or_nothing_shows_what_to_give(env):
+    with pytest.raises(InvalidValueError, match=r"lambda: MyEnv\(\)"):
+        kw.make(env, num_envs=1)
+
+
+def test_parameters_beside_a_built_environment_are_refused():
+    with pytest.raises(InvalidValueError, match="gravity"):
+        kw.make(CartPole(), num_envs=1, gravity=2.0)
+    with pytest.raises(InvalidValueError, match="gravity"):
+        kw.make(lambda: gymnasium.make("CartPole-v1"), num_envs=1, gravity=2.0)
+
+
+def test_sync_refuses_settings_of_compiled_environments():
+    with pytest.raises(InvalidValueError, match="compiled"):
+        kw.make("CartPole-v1", num_envs=2, backend="sync", devices=2)
+
+
+def test_a_missing_simulator_names_the_package(monkeypatch):
+    def missing(*arguments, **options):
+        raise gymnasium.error.DependencyNotInstalled('run `pip install "gymnasium[box2d]"`')
+
+    monkeypatch.setattr(gymnasium, "make", missing)
+    with pytest.raises(MissingDependencyError, match="LunarLander-v3.*pip install"):
+        kw.make("LunarLander-v3", num_envs=1)
+
+
+def test_sync_runs_a_real_simulator():
+    envs = kw.make("LunarLander-v3", num_envs=3, seed=4)
+    first, _ = envs.reset()
+    again, _ = envs.reset(seed=4)
+    np.testing.assert_array_equal(first, again)
+    lengths = []
+    for _ in range(200):
+        infos = envs.step(np.zeros(3, int))[4]
+        if "episode" in infos:
+            lengths.extend(infos["episode"]["l"][infos["_episode"]])
+    assert lengths
+    assert min(lengths) > 30
+    envs.close()
+
+
+@pytest.mark.parametrize("mode", ["same_step", "next_step"])
+def test_sync_statistics_equal_gymnasiums(mode):
+    ours = kw.make("CartPole-v1", num_envs=3, backend="sync", autoreset_mode=mode)
+    plain = kw.make(
+        "CartPole-v1", num_envs=3, backend="sync", autoreset_mode=mode, episode_statistics=False
+    )
+    wrapped = gymnasium.wrappers.vector.RecordEpisodeStatistics(plain)
+    ours.reset(seed=0)
+    wrapped.reset(seed=0)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        actions = rng.integers(0, 2, 3)
+        infos, expected = ours.step(actions)[4], wrapped.step(actions)[4]
+        assert ("episode" in infos) == ("episode" in expected)
+        if "episode" in infos:
+            np.testing.assert_allclose(infos["episode"]["r"], expected["episode"]["r"])
+            np.testing.assert_array_equal(infos["episode"]["l"], expected["episode"]["l"])
+
+
+def test_sync_disabled_needs_a_reset():
+    envs = kw.make("CartPole-v1", num_envs=2, backend="sync", autoreset_mode="disabled")
+    envs.reset(seed=0)
+    finished = np.zeros(2, bool)
+    while not finished.any():
+        _, _, terminated, truncated, _ = envs.step(np.ones(2, int))
+        finished = terminated | truncated
+    with pytest.raises(RuntimeError, match="reset_mask"):
+        envs.step(np.ones(2, int))
+    envs.reset(options={"reset_mask": finished})
+    envs.step(np.ones(2, int))
