@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 from kiloworlds.core.environment import Environment, Step
-from kiloworlds.core.spaces import Box, Discrete
+from kiloworlds.core.spaces import Box, Discrete, Space
 
 
 class ProbeState(NamedTuple):
@@ -21,7 +21,13 @@ class ProbeState(NamedTuple):
     time: Int[Array, ""]
 
 
-def _step(state: ProbeState, observation, reward, terminated, truncated=False):
+def _step(
+    state: ProbeState,
+    observation: ArrayLike,
+    reward: ArrayLike,
+    terminated: ArrayLike,
+    truncated: ArrayLike = False,
+) -> tuple[ProbeState, Step]:
     return state, Step(
         jnp.reshape(observation, (1,)),
         jnp.asarray(reward, jnp.float32),
@@ -39,7 +45,7 @@ class _Probe(Environment):
         return Box(-1.0, 1.0, (1,))
 
     @property
-    def action_space(self) -> Discrete:
+    def action_space(self) -> Space:
         return Discrete(2)
 
     def describe(self, state: ProbeState) -> str:

@@ -30,8 +30,9 @@ class TrainConfig:
     """Independent trainings side by side in one program, with seeds `seed`, `seed` + 1, ..."""
     backend: str = "auto"
     """Executor of the environments: auto, compiled or sync."""
-    devices: int = 1
-    """Devices the seeds (or, for one seed, the environments) are spread over."""
+    devices: int | None = None
+    """Devices the seeds (or, for one seed, the environments) are spread over; None: as many as
+    share the seeds evenly."""
 
     @property
     def steps_per_update(self) -> int:
@@ -46,6 +47,8 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("total_steps", "num_envs", "num_seeds", "devices"):
             value = getattr(self, name)
+            if name == "devices" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
                 raise InvalidValueError(f"{name}={value!r} must be a whole number of 1 or more.")
         if not 0 <= self.seed < 2**32 - self.num_seeds:

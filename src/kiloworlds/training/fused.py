@@ -16,6 +16,7 @@ from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
 from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.placement import choose_devices
 from kiloworlds.vector.functional import VectorFunctions, VectorState
 from kiloworlds.vector.make import AutoresetMode
 
@@ -68,7 +69,7 @@ class FusedTraining:
     def __init__(self, config: TrainConfig, env: Environment, reference: Environment | None = None):
         self.config = config
         self._mesh, self._shard_axis = self._choose_mesh(config)
-        shares = config.devices if self._shard_axis == _ENVIRONMENTS else 1
+        shares = self._mesh.size if self._mesh and self._shard_axis == _ENVIRONMENTS else 1
         axis_name = _ENVIRONMENTS if shares > 1 else None
         self._num_envs = config.num_envs // shares
         self.algorithm = PPO(
@@ -85,22 +86,11 @@ class FusedTraining:
         )
 
     def _choose_mesh(self, config: TrainConfig) -> tuple[Mesh | None, str | None]:
-        if config.devices == 1:
+        count = choose_devices(config)
+        if count == 1:
             return None, None
-        available = jax.devices()
-        if config.devices > len(available):
-            raise InvalidValueError(
-                f"devices={config.devices}, but JAX sees {len(available)}; use devices="
-                f"{len(available)}, or split a CPU with kiloworlds.core.devices.configure first."
-            )
-        axis = _SEEDS if config.num_seeds % config.devices == 0 else _ENVIRONMENTS
-        if axis == _ENVIRONMENTS and config.num_envs % config.devices:
-            raise InvalidValueError(
-                f"devices={config.devices} divides neither num_seeds={config.num_seeds} nor "
-                f"num_envs={config.num_envs}; change one of them, or use devices=1."
-            )
-        devices = np.asarray(available[: config.devices])
-        return Mesh(devices, (axis,), axis_types=(AxisType.Auto,)), axis
+        axis = _SEEDS if config.num_seeds % count == 0 else _ENVIRONMENTS
+        return Mesh(np.asarray(jax.devices()[:count]), (axis,), axis_types=(AxisType.Auto,)), axis
 
     def _spread(self, function, extra_specs: tuple):
         """Splits the leading (seed) axis, or the environment axis of a loop state, over devices."""

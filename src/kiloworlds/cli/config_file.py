@@ -1,0 +1,133 @@
+"""Reading settings from a YAML or JSON file, with errors that name the file and the key."""
+
+import json
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+
+from kiloworlds.core.errors import InvalidValueError, UnknownNameError, did_you_mean
+
+
+def read_config_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the settings in `path`.
+
+    Args:
+        path: a `.json` file, or YAML under any other name; a flat mapping from name to value.
+        kinds: the type of each setting there is, such as `float` or `int | None`.
+
+    Returns:
+        The values, as the types of their settings.
+
+    Raises:
+        InvalidValueError: the file cannot be read, is not a mapping, holds a key twice, or a value
+            does not fit its setting.
+        UnknownNameError: a key that is no setting; the nearest are suggested.
+    """
+    values = _load(path)
+    if not isinstance(values, dict):
+        raise InvalidValueError(
+            f"{path} holds {type(values).__name__ if values is not None else 'nothing'}; it must "
+            "be names and values, such as 'total_steps: 500000'."
+        )
+    for key in values:
+        if key not in kinds:
+            raise UnknownNameError(
+                f"{path}: unknown setting {key!r}.{did_you_mean(str(key), kinds)} To see all: "
+                "kiloworlds train --help."
+            )
+    return {key: _value(path, key, value, kinds[key]) for key, value in values.items()}
+
+
+def _load(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise InvalidValueError(f"The config file {path} cannot be read: {reason}.") from error
+    try:
+        if path.suffix.lower() == ".json":
+            return json.loads(text, object_pairs_hook=_unique_mapping)
+        return yaml.load(text, _UniqueKeyLoader)
+    except _DuplicateKeyError as error:
+        raise InvalidValueError(f"{path}: the key {error.args[0]!r} is there twice.") from error
+    except json.JSONDecodeError as error:
+        raise InvalidValueError(f"{path}, line {error.lineno}: {error.msg}.") from error
+    except yaml.YAMLError as error:
+        raise InvalidValueError(_yaml_complaint(path, text, error)) from error
+
+
+class _DuplicateKeyError(Exception):
+    """A mapping names one key twice, which JSON and YAML readers otherwise let pass."""
+
+
+def _unique_mapping(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    mapping: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise _DuplicateKeyError(key)
+        mapping[key] = value
+    return mapping
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, refusing duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [(self.construct_object(key, deep=True), None) for key, _ in node.value]  # pyright: ignore[reportUnknownMemberType]
+        _unique_mapping(keys)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml_complaint(path: Path, text: str, error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f"{path}: {error}."
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    if "\t" in line:
+        return f"{path}, line {mark.line + 1}: YAML does not allow tabs; use spaces."
+    return f"{path}, line {mark.line + 1}: {getattr(error, 'problem', error)}."
+
+
+def _value(path: Path, key: str, value: Any, kind: Any) -> Any:
+    try:
+        return convert(value, kind)
+    except ValueError as error:
+        raise InvalidValueError(f"{path}: {key}: {error}") from error
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """Returns `value` as the type `kind`; YAML 1.1 reads 1e-3 as a word, so words may be numbers.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    if get_origin(kind) in (Union, types.UnionType):
+        options = get_args(kind)
+        if value is None and type(None) in options:
+            return None
+        (kind,) = (option for option in options if option is not type(None))
+    if get_origin(kind) is tuple:
+        entries = value if isinstance(value, list | tuple) else [value]
+        return tuple(convert(entry, get_args(kind)[0]) for entry in entries)
+    if kind in (int, float) and not isinstance(value, bool):
+        number = _number(value)
+        if number is not None and (kind is float or float(number).is_integer()):
+            return kind(number)
+    elif isinstance(value, get_origin(kind) or kind):
+        return value
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    raise ValueError(f"{value!r} is not {names.get(kind, 'a mapping of names to values')}.")
+
+
+def _number(value: Any) -> float | int | None:
+    if isinstance(value, int | float):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number

@@ -1,0 +1,92 @@
+"""`kiloworlds eval`: measures a trained agent's return."""
+
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.text import Text
+
+import kiloworlds
+from kiloworlds.cli import options
+from kiloworlds.cli.display import number
+from kiloworlds.core import devices
+from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.evaluation.task import reward_threshold
+
+DESCRIPTION = """\
+Plays whole episodes with a trained agent and tells their mean return with its 95% bootstrap
+interval: kiloworlds eval RUN [flags]. For a run of several seeds every seed's policy plays, and the
+interval is over seeds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(options.Common):
+    """Flags of `eval`."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Directory of the run, such as runs/ppo/CartPole-v1_1."""
+    episodes: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
+    """Episodes per policy."""
+    seed: int = 10_000
+    """Seed of the environments."""
+    seed_index: int | None = None
+    """Play only the policy of this seed of the run, counted from 0."""
+    stochastic: options.Flag = False
+    """Draw actions from the policy instead of taking the most likely."""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command and returns its exit code."""
+    chosen = options.parse(Options, arguments, "eval", DESCRIPTION)
+    if chosen.episodes < 1:
+        raise InvalidValueError(f"--episodes {chosen.episodes} must be 1 or more.")
+    from kiloworlds.evaluation.evaluate import evaluate_run
+
+    console = options.console(chosen.json)
+    devices.configure()
+    trained = kiloworlds.load(chosen.run)
+    result = evaluate_run(
+        trained,
+        episodes=chosen.episodes,
+        seed=chosen.seed,
+        seed_index=chosen.seed_index,
+        deterministic=not chosen.stochastic,
+    )
+    low, high = result.interval
+    threshold = reward_threshold(trained.config["env_id"])
+    if chosen.json:
+        options.print_json(
+            {
+                "path": trained.path,
+                "env_id": trained.config["env_id"],
+                "mean_return": result.mean_return,
+                "interval": [low, high],
+                "confidence": 0.95,
+                "episodes": result.returns.size,
+                "std_return": float(result.returns.std()),
+                "mean_length": float(result.lengths.mean()),
+                "seed_returns": result.returns.mean(axis=1),
+                "reward_threshold": threshold,
+                "deterministic": not chosen.stochastic,
+            }
+        )
+    seeds = len(result.seed_indices)
+    line = Text(f"return {number(result.mean_return)}", style="bold")
+    line.append(f"  95% interval {number(low)} to {number(high)}", "not bold")
+    over = f"{chosen.episodes} episodes" + (f" of each of {seeds} seeds" if seeds > 1 else "")
+    line.append(f"  over {over}", "not bold dim")
+    console.print(line, soft_wrap=True)
+    if seeds > 1:
+        each = "  ".join(number(value) for value in result.returns.mean(axis=1))
+        console.print(Text(f"by seed {each}", "dim"), soft_wrap=True)
+    if threshold is not None:
+        solved = result.mean_return >= threshold
+        verdict = f"✓ solved: {threshold:g} is enough" if solved else f"solved at {threshold:g}"
+        console.print(Text(verdict, "green" if solved else "dim"))
+    console.print(
+        Text("next  ", "dim").append(f"kiloworlds play {shlex.quote(str(chosen.run))}", "not dim"),
+        soft_wrap=True,
+    )
+    return 0

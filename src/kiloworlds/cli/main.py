@@ -1,0 +1,97 @@
+"""The `kiloworlds` command: finds the verb, runs it, and turns errors into one sentence.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import kiloworlds
+from kiloworlds.core.errors import (
+    InvalidValueError,
+    KiloworldsError,
+    UnknownNameError,
+    did_you_mean,
+)
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+
+# Each verb's module has `run(arguments: list[str]) -> int`; it is imported when the verb is used.
+VERBS = {
+    "train": ("train", "train an agent, showing how it learns"),
+    "eval": ("evaluate", "measure a trained agent's return"),
+    "play": ("play", "watch a trained agent: a GIF, an MP4 or text in the terminal"),
+    "list": ("list", "the environments there are"),
+    "bench": ("bench", "how many steps per second an environment runs at"),
+}
+ALIASES = {"enjoy": "play", "evaluate": "eval", "ls": "list", "benchmark": "bench"}
+
+_EXAMPLES = """\
+examples:
+  kiloworlds train ppo CartPole-v1 --total-steps 500000 --num-seeds 8
+  kiloworlds eval runs/ppo/CartPole-v1_1
+  kiloworlds play runs/ppo/CartPole-v1_1
+
+Every command explains itself with --help and takes --json (results for programs on standard
+output, words for people on standard error) and --debug (tracebacks)."""
+
+
+def help_text() -> str:
+    """The overview that `kiloworlds --help` prints."""
+    verbs = "\n".join(f"  {name:<8}{summary}" for name, (_, summary) in VERBS.items())
+    return (
+        f"kiloworlds {kiloworlds.__version__}: {kiloworlds.__doc__}\n\n"
+        f"usage: kiloworlds COMMAND ...\n\ncommands:\n{verbs}\n\n{_EXAMPLES}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit code.
+
+    Args:
+        argv: the words after `kiloworlds`; those of the process if None.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [word for word in arguments if word != "--debug"]
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as finished:  # the argument parser's help and errors
+        return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
+    except BrokenPipeError:
+        # The reader (`| head`) has gone. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (KiloworldsError, OSError) as error:
+        if debug:
+            raise
+        print(f"kiloworlds: {error}", file=sys.stderr)
+        return WRONG_USE if isinstance(error, UnknownNameError | InvalidValueError) else FAILED
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text(), file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else WRONG_USE
+    verb, *rest = arguments
+    if verb in ("--version", "-V"):
+        print(f"kiloworlds {kiloworlds.__version__}")
+        return 0
+    verb = ALIASES.get(verb, verb)
+    if verb not in VERBS:
+        kind = "option" if verb.startswith("-") else "command"
+        known = ["--help", "--version"] if kind == "option" else [*VERBS, *ALIASES]
+        raise UnknownNameError(
+            f"Unknown {kind} {verb!r}.{did_you_mean(verb, known)} To see all: kiloworlds --help."
+        )
+    module, _ = VERBS[verb]
+    return importlib.import_module(f"kiloworlds.cli.{module}").run(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

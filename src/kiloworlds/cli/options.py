@@ -1,0 +1,164 @@
+"""What the commands share: reading flags into dataclasses, and where results and words go."""
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar, get_origin
+
+import tyro
+import yaml
+from rich.console import Console
+
+from kiloworlds.core.errors import InvalidValueError
+
+Command = TypeVar("Command")
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""A flag that is only ever turned on: there is no `--no-json`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common:
+    """Flags of every command."""
+
+    json: Flag = False
+    """Print the result as JSON on standard output, and words for people on standard error."""
+
+    debug: Flag = False
+    """Show the traceback of an error."""
+
+
+def whole_number(word: str) -> int:
+    """Reads "500000", "500_000" or "5e5"; raises ValueError for anything that is not whole."""
+    try:
+        return int(word)
+    except ValueError:
+        number = float(word)
+    if not math.isfinite(number) or number != int(number):
+        raise ValueError(f"{word!r} is not a whole number")
+    return int(number)
+
+
+def mapping(word: str) -> dict[str, Any]:
+    """Reads a JSON (or YAML) object such as '{"length": 0.7}'; raises ValueError otherwise."""
+    try:
+        value = yaml.safe_load(word)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{word!r} is not JSON such as '{{\"length\": 0.7}}'") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{word!r} is not JSON such as '{{\"length\": 0.7}}'")
+    return value
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    registry = tyro.constructors.ConstructorRegistry()
+    one_word = tyro.constructors.PrimitiveConstructorSpec
+
+    @registry.primitive_rule
+    def _(info: tyro.constructors.PrimitiveTypeInfo):
+        if info.type is int:
+            return one_word(
+                nargs=1,
+                metavar="INT",
+                instance_from_str=lambda words: whole_number(words[0]),
+                is_instance=lambda value: isinstance(value, int),
+                str_from_instance=lambda value: [str(value)],
+            )
+        if info.type is dict or get_origin(info.type) is dict:
+            return one_word(
+                nargs=1,
+                metavar="JSON",
+                instance_from_str=lambda words: mapping(words[0]),
+                is_instance=lambda value: isinstance(value, dict),
+                str_from_instance=lambda value: [json.dumps(value)],
+            )
+        return None
+
+    return registry
+
+
+def parse(
+    command: type[Command],
+    arguments: Sequence[str],
+    verb: str,
+    description: str,
+) -> Command:
+    """Reads `arguments` into the dataclass `command`.
+
+    Wrong flags print what was meant and raise SystemExit(2), `--help` prints and raises
+    SystemExit(0).
+    """
+    return tyro.cli(
+        command,
+        args=list(arguments),
+        prog=f"kiloworlds {verb}",
+        description=description,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
+        registry=_registry(),
+    )
+
+
+def console(as_json: bool) -> Console:
+    """The console for words: standard output, or standard error where that carries JSON."""
+    return Console(stderr=as_json, highlight=False)
+
+
+def print_json(result: dict[str, Any] | list[Any]) -> None:
+    """Writes one JSON document to standard output; what is not finite becomes null."""
+    json.dump(_plain(result), sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # numpy and JAX
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def split_env_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes `--env.NAME VALUE` (or `--env.NAME=VALUE`) out of `arguments`.
+
+    Values are read as YAML: 0.7 is a number, true a truth value, euler a word.
+
+    Raises:
+        InvalidValueError: a flag without a value.
+    """
+    rest: list[str] = []
+    settings: dict[str, Any] = {}
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("--env."):
+            rest.append(word)
+            continue
+        name, equals, value = word.removeprefix("--env.").partition("=")
+        if not equals:
+            value = next(words, None)
+        if not name or value is None or value.startswith("--"):
+            raise InvalidValueError(f"{word} needs a name and a value, such as --env.length 0.7.")
+        settings[name.replace("-", "_")] = parse_value(value)
+    return rest, settings
+
+
+def parse_value(word: str) -> Any:
+    """Reads one YAML value; 1e-3, a word to YAML 1.1, is a number here."""
+    try:
+        value = yaml.safe_load(word)
+    except yaml.YAMLError:
+        return word
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

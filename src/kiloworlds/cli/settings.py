@@ -1,0 +1,83 @@
+"""The settings of a training as flags: one for each field of its dataclasses."""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import textwrap
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_type_hints
+
+import tyro
+
+from kiloworlds.training.config import TrainConfig, algorithm_config, setting_names
+from kiloworlds.vector.make import BACKENDS
+
+_SHORT = {"total_steps": ["-n"]}
+_CHOICES: dict[str, Any] = {"backend": Literal[BACKENDS]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting: its type and what its docstring says."""
+
+    kind: Any
+    meaning: str
+
+
+def settings_of(algorithm: str) -> dict[str, Setting]:
+    """All settings of a training with `algorithm`, by name.
+
+    Raises:
+        UnknownNameError: no such algorithm.
+    """
+    own, learner = settings_by_class(algorithm)
+    return own | learner
+
+
+def settings_by_class(algorithm: str) -> tuple[dict[str, Setting], dict[str, Setting]]:
+    """The settings of the training itself, and those of its algorithm."""
+    learner = _fields(algorithm_config(algorithm))
+    wanted = set(setting_names(algorithm)) - set(learner)
+    own = {name: setting for name, setting in _fields(TrainConfig).items() if name in wanted}
+    return own, learner
+
+
+def flags_class(name: str, settings: Mapping[str, Setting], values: Mapping[str, Any]) -> type:
+    """A dataclass whose fields tyro turns into flags, with `values` as defaults."""
+    fields = []
+    for key, setting in settings.items():
+        kind = _CHOICES.get(key, setting.kind)
+        argument = tyro.conf.arg(help=setting.meaning, aliases=_SHORT.get(key))
+        default = dataclasses.field(default_factory=functools.partial(_default, values[key]))
+        fields.append((key, Annotated[kind, argument], default))
+    return dataclasses.make_dataclass(name, fields, frozen=True)
+
+
+def _default(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fields(cls: type) -> dict[str, Setting]:
+    meanings = _meanings(cls)
+    kinds = get_type_hints(cls)
+    return {
+        field.name: Setting(kinds[field.name], meanings.get(field.name, ""))
+        for field in dataclasses.fields(cls)
+    }
+
+
+@functools.cache
+def _meanings(cls: type) -> dict[str, str]:
+    """The string under each field, which Python itself does not keep."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    meanings = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        match field, below:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                meanings[name] = inspect.cleandoc(text)
+    return meanings

@@ -1,0 +1,198 @@
+"""`kiloworlds train`: reads the settings, trains with a live display, says what to do next."""
+
+import contextlib
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from kiloworlds.cli import options
+from kiloworlds.cli.config_file import read_config_file
+from kiloworlds.cli.display import make_display, mean_and_spread, spread_text
+from kiloworlds.cli.settings import flags_class, settings_by_class, settings_of
+from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.evaluation.task import reward_threshold
+from kiloworlds.training.config import ALGORITHMS, TrainConfig, build_config
+from kiloworlds.training.placement import configure_devices
+from kiloworlds.training.presets import preset
+
+DESCRIPTION = """\
+Trains an agent: kiloworlds train ALGORITHM ENV [flags].
+
+Settings come from the preset of the environment, then from --config, then from flags; the defaults
+below hold the first two already. Parameters of the environment: --env.length 0.7, or
+--env-kwargs '{"length": 0.7}'. Ctrl-C ends early and keeps what was learnt."""
+
+_INTERRUPTED = 130
+_NAMED = {
+    "--algo": "algorithm",
+    "--algorithm": "algorithm",
+    "--env": "env_id",
+    "--env-id": "env_id",
+    "--config": "config",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(options.Common):
+    """Flags of `train` beside the settings."""
+
+    run_dir: Path | None = None
+    """Directory of the run; runs/ALGORITHM/ENV_1, ENV_2, ... if not given."""
+    config: Path | None = None
+    """YAML or JSON file with settings, such as the config.yaml of an earlier run."""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command and returns its exit code."""
+    arguments, env_flags = options.split_env_flags(arguments)
+    arguments, named = _split_names(arguments)
+    from_file: dict[str, Any] = {}
+    if "config" in named:
+        kinds: dict[str, Any] = {"algorithm": str, "env_id": str}
+        for known in ALGORITHMS:
+            kinds |= {name: setting.kind for name, setting in settings_of(known).items()}
+        from_file = read_config_file(Path(named["config"]), kinds)
+    algorithm = named.get("algorithm", from_file.pop("algorithm", None))
+    env_id = named.get("env_id", from_file.pop("env_id", None))
+    if "-h" in arguments or "--help" in arguments:
+        algorithm, env_id = algorithm or "ppo", env_id or ""
+    if algorithm is None or env_id is None:
+        raise InvalidValueError(
+            "train needs an algorithm and an environment before the flags, such as: "
+            "kiloworlds train ppo CartPole-v1."
+        )
+    settings, chosen = _parse(algorithm, env_id, from_file, arguments)
+    settings["env_kwargs"] = settings["env_kwargs"] | env_flags
+    return _train(algorithm, env_id, settings, chosen)
+
+
+def _split_names(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Takes the leading words and the flags of `_NAMED` out of `arguments`.
+
+    They are needed before the rest can be read: they decide which settings there are.
+    """
+    words = list(arguments)
+    named: dict[str, str] = {}
+    for name in ("algorithm", "env_id"):
+        if words and not words[0].startswith("-"):
+            named[name] = words.pop(0)
+    rest: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        flag, equals, value = word.partition("=")
+        if flag not in _NAMED:
+            rest.append(word)
+            continue
+        if not equals:
+            value = next(remaining, "")
+        if not value:
+            raise InvalidValueError(f"{flag} needs a value.")
+        named[_NAMED[flag]] = value
+    return rest, named
+
+
+def _parse(
+    algorithm: str, env_id: str, from_file: dict[str, Any], arguments: Sequence[str]
+) -> tuple[dict[str, Any], Options]:
+    """The settings by name, and the other flags."""
+    own, learner = settings_by_class(algorithm)
+    defaults = build_config(algorithm, env_id, preset(algorithm, env_id) | from_file).as_dict()
+    training_class = flags_class("Training", own, defaults)
+    learner_class = flags_class("Algorithm", learner, defaults)
+
+    # The classes of the settings are known only now, so this one is built here too.
+    command = dataclasses.make_dataclass(
+        "Command",
+        [
+            ("training", training_class, dataclasses.field(default_factory=training_class)),
+            ("algorithm", learner_class, dataclasses.field(default_factory=learner_class)),
+        ],
+        bases=(Options,),
+        frozen=True,
+    )
+    verb = f"train {algorithm} {env_id or 'ENV'}"
+    chosen = options.parse(command, arguments, verb, DESCRIPTION)
+    settings = {name: getattr(chosen.training, name) for name in own}
+    return settings | {name: getattr(chosen.algorithm, name) for name in learner}, chosen
+
+
+def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Options) -> int:
+    from kiloworlds.training.train import train_config
+
+    config = build_config(algorithm, env_id, settings)
+    console = options.console(chosen.json)
+    configure_devices(config)
+    seeds = config.num_seeds
+    total_steps = config.num_updates * config.steps_per_update
+    title = f"{algorithm} · {env_id}" + (f" · {seeds} seeds" if seeds > 1 else "")
+    last: dict[str, Any] = {}
+    display = make_display(console, title, total_steps, reward_threshold(env_id))
+
+    def on_metrics(row: dict[str, Any]) -> None:
+        last.update(row)
+        display.update(row)
+
+    def on_start(path: Path, config: TrainConfig) -> None:
+        shown.enter_context(display)
+        if chosen.run_dir is not None and path != chosen.run_dir:
+            message = f"{chosen.run_dir} holds a run already; this one goes to {path}."
+            console.print(Text(message, "yellow"), soft_wrap=True)
+
+    with contextlib.ExitStack() as shown:
+        result = train_config(
+            config, run_dir=chosen.run_dir, on_start=on_start, on_metrics=on_metrics
+        )
+    curve = _plot(result, console) if last else None
+    final = mean_and_spread(last.get("rollout/ep_rew_mean"))
+    if chosen.json:
+        options.print_json(
+            {
+                "path": result.path,
+                "algorithm": algorithm,
+                "env_id": env_id,
+                "num_seeds": seeds,
+                "steps": last.get("step", 0),
+                "seconds": last.get("seconds", 0.0),
+                "final_return": None if final is None else final[0],
+                "final_return_std": None if final is None else final[1],
+                "final_returns": last.get("rollout/ep_rew_mean"),
+                "learning_curve": curve,
+                "interrupted": result.interrupted,
+            }
+        )
+    _say_what_next(console, result, spread_text(final, seeds), seeds, curve)
+    return _INTERRUPTED if result.interrupted else 0
+
+
+def _plot(result: Any, console: Console) -> Path | None:
+    from kiloworlds.evaluation.plot import plot_run
+
+    try:
+        return plot_run(result)
+    except InvalidValueError as error:  # too short for an episode to end: the run itself is fine
+        console.print(Text(f"No picture of the learning curve: {error}", style="dim"))
+        return None
+
+
+def _say_what_next(
+    console: Console, result: Any, final: str, seeds: int, curve: Path | None
+) -> None:
+    path = shlex.quote(str(result.path))
+    spread = f", mean and deviation over {seeds} seeds" if seeds > 1 else ""
+    if result.interrupted:
+        console.print(Text("Interrupted: the run holds what was learnt until here.", "yellow"))
+    console.print()
+    for name, value in (
+        ("run", path),
+        ("final return", final + spread),
+        ("learning curve", curve),
+        ("next", f"kiloworlds eval {path}"),
+        ("", f"kiloworlds play {path}"),
+    ):
+        if value is not None:
+            console.print(Text(f"{name:<16}", "dim").append(str(value), "not dim"), soft_wrap=True)

@@ -1,0 +1,82 @@
+"""How well the policies of a run play, seed by seed."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kiloworlds.evaluation.statistics import bootstrap_interval
+from kiloworlds.training.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from kiloworlds.training.policy import Policy
+    from kiloworlds.training.run import Run
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """Episodes of each policy of a run.
+
+    Attributes:
+        seed_indices: which of the run's seeds were played.
+        returns, lengths: one row per policy, one entry per episode.
+    """
+
+    seed_indices: tuple[int, ...]
+    returns: Float[np.ndarray, "seeds episodes"]
+    lengths: Int[np.ndarray, "seeds episodes"]
+
+    @property
+    def mean_return(self) -> float:
+        """Over all policies and episodes."""
+        return float(self.returns.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% bootstrap interval of `mean_return`.
+
+        Over episodes for one policy; over policies for several, since episodes of one policy are
+        not independent draws of what training leads to.
+        """
+        several = len(self.seed_indices) > 1
+        interval = bootstrap_interval(self.returns.mean(axis=1) if several else self.returns[0])
+        return interval.low, interval.high
+
+
+class _OnePolicy:
+    """A run of which one seed's policy acts."""
+
+    def __init__(self, run: "Run", policy: "Policy"):
+        self.policy = policy
+        self.environment = run.environment
+        self.make_envs = run.make_envs
+
+
+def evaluate_run(
+    run: "Run",
+    *,
+    episodes: int = 100,
+    seed: int = 10_000,
+    seed_index: int | None = None,
+    deterministic: bool = True,
+) -> RunEvaluation:
+    """Plays whole episodes with the policy of every seed, or of the one at `seed_index`.
+
+    Args:
+        episodes: per policy.
+        seed: environments are seeded from it on, the same for every policy.
+
+    Raises:
+        InvalidValueError: a seed index the run does not have, or fewer episodes than 1.
+    """
+    indices = range(run.policy.num_seeds) if seed_index is None else (seed_index,)
+    results = [
+        evaluate(_OnePolicy(run, run.policy.select_seed(index)), episodes, seed, deterministic)
+        for index in indices
+    ]
+    return RunEvaluation(
+        tuple(indices),
+        np.stack([result.returns for result in results]),
+        np.stack([result.lengths for result in results]),
+    )

@@ -1,0 +1,59 @@
+import pytest
+
+
+def test_result_as_json(json_of, trained):
+    result = json_of("eval", trained, "--episodes", 6)
+    assert result["episodes"] == 12  # six of each seed
+    assert len(result["seed_returns"]) == 2
+    assert result["mean_return"] == pytest.approx(sum(result["seed_returns"]) / 2)
+    low, high = result["interval"]
+    assert low <= result["mean_return"] <= high
+    assert result["reward_threshold"] == 475.0
+
+
+def test_one_policy(json_of, trained):
+    both = json_of("eval", trained, "-n", 6)
+    second = json_of("eval", trained, "-n", 6, "--seed-index", 1)
+    assert second["episodes"] == 6
+    assert second["mean_return"] == pytest.approx(both["seed_returns"][1])
+
+
+def test_seed_decides_the_episodes(json_of, trained):
+    first, again, other = (json_of("eval", trained, "-n", 5, "--seed", seed) for seed in (3, 3, 4))
+    assert first == again
+    assert first["mean_return"] != other["mean_return"]
+
+
+def test_words(command, trained):
+    code, out, _ = command("eval", trained, "-n", 2)
+    assert code == 0
+    assert "95% interval" in out
+    assert f"kiloworlds play {trained}" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--episodes", "0"], "--episodes 0 must be 1 or more"),
+        (["--seed-index", "2"], "numbered 0 to 1"),
+        (["--episods", "3"], "--episodes"),
+    ],
+)
+def test_wrong_use(command, trained, words, complaint):
+    code, out, err = command("eval", trained, *words)
+    assert (code, out) == (2, "")
+    assert complaint in err
+
+
+@pytest.mark.parametrize("verb", ["eval", "play"])
+def test_path_that_is_no_run(command, trained, verb):
+    code, out, err = command(verb, trained.parent)
+    assert (code, out) == (1, "")
+    assert "is not a run directory" in err
+    assert str(trained) in err  # the run beneath it is named
+
+
+def test_path_that_does_not_exist(command, tmp_path):
+    code, _, err = command("eval", tmp_path / "none")
+    assert code == 1
+    assert "there is no run directory" in err

@@ -1,0 +1,69 @@
+import importlib.util
+
+import pytest
+from PIL import Image
+
+
+def test_gif_lands_in_the_run(json_of, trained):
+    result = json_of("play", trained, "--max-steps", 20)
+    assert result["video"].startswith(str(trained / "videos"))
+    with Image.open(result["video"]) as gif:
+        assert gif.format == "GIF"
+        assert gif.size == (600, 400)
+        # Gymnasium asks for 50 frames per second. Equal frames in a row are stored as one.
+        assert gif.info["duration"] % 20 == 0
+        assert 1 < gif.n_frames <= result["steps"] + 1
+    assert result["episode_return"] == result["steps"]
+
+
+def test_enjoy_is_play(json_of, trained, tmp_path):
+    path = tmp_path / "a.gif"
+    result = json_of("enjoy", trained, "-o", path, "--max-steps", 3, "--seed-index", 1)
+    assert result["video"] == str(path)
+    assert path.exists()
+
+
+def test_text_in_the_terminal(command, trained):
+    code, out, _ = command("play", trained, "--ascii", "--max-steps", 3)
+    assert code == 0
+    assert "step 3  return 3.000" in out
+    assert "@" in out
+    assert "video" not in out
+
+
+def test_environment_with_text_and_gymnasium_backend(command, tmp_path):
+    train = ("train", "ppo", "FrozenLake-v1", "-n", 64, "--num-envs", 2, "--num-steps", 16)
+    for backend in ("compiled", "sync"):
+        path = tmp_path / backend
+        code, _, err = command(*train, "--backend", backend, "--run-dir", path)
+        assert code == 0, err
+    code, out, _ = command("play", tmp_path / "compiled", "--ascii", "--max-steps", 2)
+    assert code == 0
+    assert "step 2" in out
+    assert "H  F  F  G" in out
+    code, out, err = command("play", tmp_path / "sync", "--max-steps", 2)
+    assert code == 0, err
+    assert list((tmp_path / "sync" / "videos").glob("*.gif"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("av") is not None, reason="PyAV is installed")
+def test_mp4_without_its_package_says_how_to_install(command, trained):
+    code, _, err = command("play", trained, "--format", "mp4", "--max-steps", 2)
+    assert code == 1
+    assert 'pip install "kiloworlds[video]"' in err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--output", "a.avi"], "must end in .gif or .mp4"),
+        (["--fps", "0"], "--fps 0"),
+        (["--max-steps", "0"], "--max-steps 0"),
+        (["--seed-index", "5"], "numbered 0 to 1"),
+        (["--format", "webm"], "webm"),
+    ],
+)
+def test_wrong_use(command, trained, words, complaint):
+    code, out, err = command("play", trained, *words)
+    assert (code, out) == (2, "")
+    assert complaint in err

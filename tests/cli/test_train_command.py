@@ -1,0 +1,180 @@
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+import kiloworlds
+from kiloworlds.cli.settings import settings_of
+from kiloworlds.training.config import setting_names
+
+TINY = ("-n", "512", "--num-envs", "4", "--num-steps", "64", "--hidden-sizes", "8")
+
+
+def test_result_as_json(json_of, tmp_path):
+    path = tmp_path / "run"
+    result = json_of("train", "ppo", "CartPole-v1", *TINY, "--num-seeds", 2, "--run-dir", path)
+    run = kiloworlds.load(path)
+    assert result["path"] == str(path)
+    assert result["steps"] == 512
+    assert result["seconds"] > 0
+    assert result["interrupted"] is False
+    final = run.metrics["rollout/ep_rew_mean"][-1]
+    assert result["final_return"] == pytest.approx(final.mean())
+    assert result["final_return_std"] == pytest.approx(final.std())
+    assert (path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_words_say_what_next(command, tmp_path):
+    path = tmp_path / "run"
+    code, out, _ = command("train", "ppo", "CartPole-v1", *TINY, "--run-dir", path)
+    assert code == 0
+    assert f"kiloworlds eval {path}" in out
+    assert f"kiloworlds play {path}" in out
+    assert "final return" in out
+
+
+def test_flags_reach_the_run(command, tmp_path):
+    path = tmp_path / "run"
+    flags = ("--seed", 7, "--learning-rate", "1e-3", "--no-anneal-learning-rate")
+    environment = ("--env.length", 0.7, "--env-kwargs", '{"gravity": 5.0}')
+    words = ("--algo", "ppo", "--env", "CartPole-v1", *TINY, *flags, *environment)
+    code, _, err = command("train", *words, "--run-dir", path)
+    assert code == 0, err
+    config = kiloworlds.load(path).config
+    assert config["seed"] == 7
+    assert config["learning_rate"] == 0.001
+    assert config["anneal_learning_rate"] is False
+    assert config["hidden_sizes"] == [8]
+    assert config["env_kwargs"] == {"gravity": 5.0, "length": 0.7}
+
+
+def test_flags_win_over_the_file(command, tmp_path):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(
+        "num_envs: 4\nnum_steps: 64\ntotal_steps: 512\ngamma: 0.9\nlearning_rate: 1e-3\n"
+    )
+    path = tmp_path / "run"
+    code, _, err = command(
+        "train", "ppo", "CartPole-v1", "--config", settings, "--gamma", 0.8, "--run-dir", path
+    )
+    assert code == 0, err
+    config = kiloworlds.load(path).config
+    assert (config["gamma"], config["learning_rate"], config["num_envs"]) == (0.8, 0.001, 4)
+
+
+def test_config_of_a_run_repeats_it(command, trained, tmp_path):
+    path = tmp_path / "again"
+    code, _, err = command("train", "--config", trained / "config.yaml", "--run-dir", path)
+    assert code == 0, err
+    first, second = kiloworlds.load(trained), kiloworlds.load(path)
+    assert first.config == second.config
+    name = "rollout/ep_rew_mean"
+    np.testing.assert_array_equal(first.metrics[name], second.metrics[name])
+
+
+def test_taken_directory_is_left_alone_and_the_new_name_said(command, trained):
+    before = (trained / "config.yaml").read_bytes()
+    code, out, _ = command("train", "ppo", "CartPole-v1", *TINY, "--run-dir", trained)
+    assert code == 0
+    assert f"{trained} holds a run already; this one goes to {trained}_1." in out
+    assert (trained / "config.yaml").read_bytes() == before
+    assert kiloworlds.load(f"{trained}_1").config["num_seeds"] == 1
+
+
+def test_directory_that_cannot_be_written(command, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, err = command(
+        "train", "ppo", "CartPole-v1", *TINY, "--run-dir", tmp_path / "file" / "run"
+    )
+    assert code == 1
+    assert "cannot be written" in err
+
+
+def test_run_too_short_for_an_episode_still_succeeds(command, tmp_path):
+    code, out, err = command(
+        "train",
+        *("ppo", "MountainCar-v0", "-n", "8", "--num-envs", "2", "--num-steps", "4"),
+        *("--run-dir", tmp_path / "run"),
+    )
+    assert code == 0, err
+    assert "No picture of the learning curve" in out
+
+
+def test_gymnasium_environment(json_of, tmp_path):
+    result = json_of(
+        "train", "ppo", "CartPole-v1", *TINY, "--backend", "sync", "--run-dir", tmp_path / "run"
+    )
+    assert result["steps"] == 512
+    assert kiloworlds.load(result["path"]).environment["backend"] == "sync"
+
+
+def test_help_shows_every_setting_with_its_default(command):
+    code, out, _ = command("train", "ppo", "CartPole-v1", "--help")
+    assert code == 0
+    for name in setting_names("ppo"):
+        assert f"--{name.replace('_', '-')}" in out
+    assert "Discount per step" in out
+
+
+def test_every_setting_has_a_meaning():
+    assert [name for name, setting in settings_of("ppo").items() if not setting.meaning] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["ppo"], "needs an algorithm and an environment"),
+        (["pppo", "CartPole-v1"], "Did you mean 'ppo'"),
+        (["ppo", "CartPoel-v1"], "Did you mean 'CartPole-v1'"),
+        (["ppo", "CartPole-v1", "--totl-steps", "3"], "--total-steps"),
+        (["ppo", "CartPole-v1", "--learning-rate", "fast"], "--learning-rate"),
+        (["ppo", "CartPole-v1", "--total-steps", "1.5"], "not a whole number"),
+        (["ppo", "CartPole-v1", "--total-steps", "0"], "total_steps=0"),
+        (["ppo", "CartPole-v1", "--gamma", "1.5"], "gamma=1.5"),
+        (["ppo", "CartPole-v1", "--backend", "fast"], "--backend"),
+        (["ppo", "CartPole-v1", "--env.lenth", "0.7"], "lenth"),
+        (["ppo", "CartPole-v1", "--config"], "--config needs a value"),
+        (["ppo", "CartPole-v1", "--config", "/nowhere.yaml"], "/nowhere.yaml cannot be read"),
+        (["ppo", "CartPole-v1", "extra"], "extra"),
+    ],
+)
+def test_wrong_use(command, tmp_path, monkeypatch, words, complaint):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command("train", *words)
+    assert (code, out) == (2, "")
+    assert complaint in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_bad_setting_in_a_file_names_both(command, tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump({"learning_rat": 0.1}))
+    code, _, err = command("train", "ppo", "CartPole-v1", "--config", path)
+    assert code == 2
+    assert f"{path}: unknown setting 'learning_rat'. Did you mean 'learning_rate'" in err
+
+
+def test_interrupt_leaves_a_usable_run(tmp_path):
+    path = tmp_path / "run"
+    words = ["ppo", "CartPole-v1", "-n", "1e9", "--num-envs", "4", "--num-steps", "64", "--json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kiloworlds.cli.main", "train", *words, "--run-dir", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    first = [process.stderr.readline() for _ in range(2)]  # the title, then the first metrics
+    assert "step" in first[1]
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    result = json.loads(out)
+    assert result["interrupted"] is True
+    assert 0 < result["steps"] < 1e9
+    observations = np.zeros((3, 4), np.float32)
+    assert kiloworlds.load(path).policy.act(observations).shape == (3,)
