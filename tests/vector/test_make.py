@@ -16,7 +16,7 @@ def test_auto_prefers_compiled():
 
 @pytest.mark.parametrize("num_envs", [0, -1, 1.5, "many", True, None])
 def test_num_envs_must_be_a_positive_whole_number(num_envs):
-    with pytest.raises(InvalidValueError, match="num_envs=.*1 or more"):
+    with pytest.raises(InvalidValueError, match=r"num_envs=.*1 or more"):
         kw.make("CartPole-v1", num_envs=num_envs)
 
 
@@ -45,7 +45,7 @@ def test_wrong_options_are_named(options, message):
 
 
 def test_devices_must_divide_the_environments():
-    with pytest.raises(InvalidValueError, match="num_envs=3.*2 or 4"):
+    with pytest.raises(InvalidValueError, match=r"num_envs=3.*2 or 4"):
         kw.make("CartPole-v1", num_envs=3, devices=2)
 
 
@@ -72,7 +72,7 @@ def test_a_missing_simulator_names_the_package(monkeypatch):
         raise gymnasium.error.DependencyNotInstalled('run `pip install "gymnasium[box2d]"`')
 
     monkeypatch.setattr(gymnasium, "make", missing)
-    with pytest.raises(MissingDependencyError, match="LunarLander-v3.*pip install"):
+    with pytest.raises(MissingDependencyError, match=r"LunarLander-v3.*pip install"):
         kw.make("LunarLander-v3", num_envs=1)
 
 

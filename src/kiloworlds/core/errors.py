@@ -47,4 +47,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str], see: str) -> Unknow
     `see` tells where all valid names are listed, for example "run `kiloworlds list`".
     """
     known = list(known)
-    return UnknownNameError(f"Unknown {kind} {name!r}.{did_you_mean(name, known)} To see all: {see}.")
+    return UnknownNameError(
+        f"Unknown {kind} {name!r}.{did_you_mean(name, known)} To see all: {see}."
+    )

@@ -21,6 +21,8 @@ _GOLDEN = np.uint32(0x9E3779B9)  # 2^32 / golden ratio: consecutive counters lan
 _SEED_SALT = np.uint32(0x7F4A7C15)
 _FOLD_SALT = np.uint32(0x85EBCA6B)
 
+MOST_INDICES = 1 << 16  # of `random_index`: for more, its bias is no longer negligible
+
 
 def _mix(word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
     """A bijection of 32-bit words in which every input bit flips each output bit half the time."""
@@ -129,11 +131,11 @@ def random_index(key: Key[Array, ""], n: int, shape: tuple[int, ...] = ()) -> In
     shifts cost a fraction of that, and no value is more than n^2 / 2^31 (relative) too likely.
 
     Args:
-        n: how many values; at most 65536.
+        n: how many values; at most `MOST_INDICES`.
         shape: shape of the result, int32.
     """
-    if not 1 <= n <= 1 << 16:
-        raise ValueError(f"random_index(n={n}): n must be 1 to 65536.")
+    if not 1 <= n <= MOST_INDICES:
+        raise ValueError(f"random_index(n={n}): n must be 1 to {MOST_INDICES}.")
     spare = max((n - 1).bit_length(), 1)  # so that the product fits in 32 bits
     words = jax.random.bits(key, shape) >> np.uint32(spare)
     return ((words * np.uint32(n)) >> np.uint32(32 - spare)).astype(jnp.int32)

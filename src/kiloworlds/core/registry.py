@@ -9,13 +9,14 @@ that calls `kiloworlds.register` when it is imported:
 
 import importlib
 import importlib.metadata
+import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from kiloworlds.core.environment import Environment
-from kiloworlds.core.errors import InvalidValueError, unknown_name
+from kiloworlds.core.errors import InvalidValueError, did_you_mean, unknown_name
 from kiloworlds.core.time_limit import TimeLimit
 
 ENTRY_POINT_GROUP = "kiloworlds.environments"
@@ -52,11 +53,21 @@ class EnvSpec:
             constructor = getattr(importlib.import_module(module), name)
         arguments = self.kwargs | kwargs
         limit = arguments.pop("max_episode_steps", self.max_episode_steps)
-        try:
-            environment = constructor(**arguments)
-        except TypeError as error:
-            raise InvalidValueError(f"{self.id}: {error}.") from error
+        self._check_names(constructor, arguments)
+        environment = constructor(**arguments)
         return environment if limit is None else TimeLimit(environment, limit)
+
+    def _check_names(self, constructor: Callable[..., Environment], arguments: dict) -> None:
+        parameters = inspect.signature(constructor).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return
+        for name in arguments:
+            if name not in parameters:
+                known = [*parameters, "max_episode_steps"]
+                raise InvalidValueError(
+                    f"{self.id} takes no argument {name!r}.{did_you_mean(name, known)} "
+                    f"It takes: {', '.join(known)}."
+                )
 
 
 _specs: dict[str, EnvSpec] = {}

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Key, PyTree
 
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.random import MOST_INDICES, random_index
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,22 @@ class Space:
 
 
 def _bound(value: Any, shape: tuple[int, ...], dtype: np.dtype) -> tuple[Any, ...]:
-    return tuple(np.broadcast_to(np.asarray(value, dtype), shape).ravel().tolist())
+    given = np.asarray(value)
+    if np.isnan(given).any():
+        raise InvalidValueError("Box: a bound is NaN; use an infinite bound for none.")
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        if (given < limits.min).any() or (given > limits.max).any():
+            raise InvalidValueError(
+                f"Box: the bound {value} does not fit into {dtype}, which holds {limits.min} to "
+                f"{limits.max}."
+            )
+    try:
+        return tuple(np.broadcast_to(given.astype(dtype), shape).ravel().tolist())
+    except ValueError as error:
+        raise InvalidValueError(
+            f"Box: a bound of shape {given.shape} does not spread over the shape {shape}."
+        ) from error
 
 
 @dataclass(frozen=True, init=False)
@@ -66,6 +82,8 @@ class Box(Space):
         object.__setattr__(self, "dtype", np.dtype(dtype))
         object.__setattr__(self, "_low", _bound(low, self.shape, self.dtype))
         object.__setattr__(self, "_high", _bound(high, self.shape, self.dtype))
+        if (self.low > self.high).any():
+            raise InvalidValueError(f"Box: low={low} is above high={high}.")
 
     @property
     def low(self) -> np.ndarray:
@@ -79,25 +97,43 @@ class Box(Space):
     def is_bounded(self) -> bool:
         return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
 
+    def _jax_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The bounds in JAX's type: without `jax_enable_x64`, 64-bit types are cut to 32 bits."""
+        dtype = jax.dtypes.canonicalize_dtype(self.dtype)
+        low, high = self.low, self.high
+        if np.issubdtype(dtype, np.integer):
+            limits = np.iinfo(dtype)
+            low, high = np.clip(low, limits.min, limits.max), np.clip(high, limits.min, limits.max)
+        with np.errstate(over="ignore"):  # beyond float32 there is no bound
+            return low.astype(dtype), high.astype(dtype)
+
     def sample(self, key: Key[Array, ""]) -> Array:
         """Uniform where bounded, exponential beyond one bound, normal where there is none."""
-        if not np.issubdtype(self.dtype, np.floating):
-            low, high = self.low.astype(np.int64), self.high.astype(np.int64)
-            draws = jax.random.uniform(key, self.shape)
-            return jnp.asarray(low + jnp.floor(draws * (high - low + 1)), self.dtype)
-        below, above = np.isfinite(self.low), np.isfinite(self.high)
-        low = np.where(below, self.low, 0).astype(self.dtype)
-        high = np.where(above, self.high, 1).astype(self.dtype)
+        low, high = self._jax_bounds()
+        dtype = low.dtype
+        if not np.issubdtype(dtype, np.floating):
+            # Offsets from `low` fit into the unsigned type, wherever the bounds lie.
+            unsigned = np.dtype(f"u{dtype.itemsize}")
+            with np.errstate(over="ignore"):  # the count of a whole type wraps around to 0
+                count = high.astype(unsigned) - low.astype(unsigned) + unsigned.type(1)
+            draws = jax.random.randint(key, self.shape, 0, np.maximum(count, 1), unsigned)
+            draws = jnp.where(count == 0, jax.random.bits(key, self.shape, unsigned), draws)
+            return (jnp.asarray(low.astype(unsigned)) + draws).astype(dtype)
+        below, above = np.isfinite(low), np.isfinite(high)
+        low, high = np.where(below, low, 0).astype(dtype), np.where(above, high, 1).astype(dtype)
         uniform_key, tail_key = jax.random.split(key)
-        inside = low + jax.random.uniform(uniform_key, self.shape, self.dtype) * (high - low)
-        tail = jax.random.exponential(tail_key, self.shape, self.dtype)
-        normal = jax.random.normal(uniform_key, self.shape, self.dtype)
+        part = jax.random.uniform(uniform_key, self.shape, dtype)
+        # Not low + part * (high - low): the difference of two large bounds overflows.
+        inside = jnp.clip(low * (1 - part) + high * part, low, high)
+        tail = jax.random.exponential(tail_key, self.shape, dtype)
+        normal = jax.random.normal(uniform_key, self.shape, dtype)
         beyond = jnp.where(below, low + tail, jnp.where(above, high - tail, normal))
         return jnp.where(below & above, inside, beyond)
 
     def contains(self, value: PyTree) -> Bool[Array, ""]:
         value = jnp.asarray(value)
-        return jnp.all((value >= self.low) & (value <= self.high))
+        low, high = self._jax_bounds()
+        return jnp.all((value >= low) & (value <= high))
 
     def to_gymnasium(self) -> gymnasium.spaces.Box:
         return gymnasium.spaces.Box(self.low, self.high, self.shape, self.dtype.type)
@@ -117,9 +153,9 @@ class Discrete(Space):
             raise InvalidValueError(f"Discrete(n={self.n}): n must be 1 or more.")
 
     def sample(self, key: Key[Array, ""]) -> Array:
-        # One word and one product, where `randint` draws two words and divides.
-        share = jax.random.uniform(key)
-        return self.start + jnp.floor(share * self.n).astype(jnp.int32)
+        if self.n <= MOST_INDICES:
+            return self.start + random_index(key, self.n)
+        return jax.random.randint(key, (), self.start, self.start + self.n, jnp.int32)
 
     def contains(self, value: PyTree) -> Bool[Array, ""]:
         value = jnp.asarray(value)
@@ -165,6 +201,8 @@ class MultiBinary(Space):
 
     def __post_init__(self):
         object.__setattr__(self, "shape", tuple(np.atleast_1d(self.shape).tolist()))
+        if min(self.shape, default=0) < 1:
+            raise InvalidValueError(f"MultiBinary(shape={self.shape}): sizes must be 1 or more.")
 
     def sample(self, key: Key[Array, ""]) -> Array:
         return jax.random.bernoulli(key, 0.5, self.shape).astype(jnp.int8)
@@ -183,6 +221,11 @@ class Tuple(Space):
     """Tuples with one value from each of `spaces`."""
 
     spaces: tuple[Space, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "spaces", tuple(self.spaces))
+        if not self.spaces:
+            raise InvalidValueError("Tuple(()): it needs at least one space.")
 
     def sample(self, key: Key[Array, ""]) -> tuple:
         keys = jax.random.split(key, len(self.spaces))
@@ -203,7 +246,9 @@ class Dict(Space):
     items: tuple[tuple[str, Space], ...]
 
     def __init__(self, spaces: dict[str, Space]):
-        object.__setattr__(self, "items", tuple(sorted(spaces.items())))
+        object.__setattr__(self, "items", tuple(sorted(spaces.items(), key=lambda item: item[0])))
+        if not self.items:
+            raise InvalidValueError("Dict({}): it needs at least one space.")
 
     def __getitem__(self, name: str) -> Space:
         return dict(self.items)[name]

@@ -20,9 +20,7 @@ def _builtin(id: str, entry_point: str, steps: int | None, threshold: float | No
 _builtin("CartPole-v0", f"{_CLASSIC}.cartpole:CartPole", 200, 195.0)
 _builtin("CartPole-v1", f"{_CLASSIC}.cartpole:CartPole", 500, 475.0)
 _builtin("MountainCar-v0", f"{_CLASSIC}.mountain_car:MountainCar", 200, -110.0)
-_builtin(
-    "MountainCarContinuous-v0", f"{_CLASSIC}.mountain_car:MountainCarContinuous", 999, 90.0
-)
+_builtin("MountainCarContinuous-v0", f"{_CLASSIC}.mountain_car:MountainCarContinuous", 999, 90.0)
 _builtin("Pendulum-v1", f"{_CLASSIC}.pendulum:Pendulum", 200, None)
 _builtin("Acrobot-v1", f"{_CLASSIC}.acrobot:Acrobot", 500, -100.0)
 _builtin("FrozenLake-v1", f"{_TOY_TEXT}.frozen_lake:FrozenLake", 100, 0.70, map_name="4x4")
