@@ -75,6 +75,20 @@ class Environment(eqx.Module):
     def action_space(self) -> Space:
         """The space of one action."""
 
+    def observe(self, state: State) -> Observation:
+        """The observation of a state, for environments whose observation is a function of it.
+
+        Optional. Where it is given (and resets are cheap) the vector observes once, after choosing
+        between the state stepped to and a fresh one; choosing between two observations makes XLA on
+        CPU compute the step again for each of their entries.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define observe().")
+
+    @property
+    def is_observable(self) -> bool:
+        """Whether `observe` is defined."""
+        return type(self).observe is not Environment.observe
+
     def reset_info(self, state: State) -> dict[str, Any]:
         """The info of a freshly reset state; has either no keys or exactly those of `Step.info`."""
         return {}

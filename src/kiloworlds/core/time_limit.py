@@ -49,6 +49,13 @@ class TimeLimit(Environment):
     def action_space(self) -> Space:
         return self.env.action_space
 
+    def observe(self, state: TimeLimitState) -> Observation:
+        return self.env.observe(state.inner)
+
+    @property
+    def is_observable(self) -> bool:
+        return self.env.is_observable
+
     def reset_info(self, state: TimeLimitState) -> dict[str, Any]:
         return self.env.reset_info(state.inner)
 

@@ -135,6 +135,8 @@ class VectorFunctions:
         self._step = jax.vmap(
             lambda p, key, s, action: self.with_parameters(p).step(key, s, action)
         )
+        self._is_observable = env.is_observable
+        self._observe = jax.vmap(lambda p, s: self.with_parameters(p).observe(s))
         self._reset_info = jax.vmap(lambda p, s: self.with_parameters(p).reset_info(s))
 
     def with_parameters(self, parameters: PyTree) -> Environment:
@@ -199,7 +201,10 @@ class VectorFunctions:
     ) -> tuple[PyTree, PyTree]:
         if self._cheap_reset:
             fresh = self._reset(state.parameters, step_keys(state.keys, state.clock, 1))
-            return select(mask, fresh, (environments, observation))
+            if not self._is_observable:
+                return select(mask, fresh, (environments, observation))
+            environments = select(mask, fresh[0], environments)
+            return environments, self._observe(state.parameters, environments)
         return self._start_over_sparsely(state, mask, environments, observation)
 
     def _start_over_sparsely(
