@@ -42,6 +42,17 @@ def configure(cpu_devices: int | None = None, threads_per_device: int | None = N
     return True
 
 
+def elementwise_compiler_options() -> dict[str, int] | None:
+    """Options of `jax.jit` for programs that are all element-wise work, as environments are.
+
+    XLA uses half-width vectors on processors with AVX-512 unless told otherwise; full width makes a
+    CartPole step a quarter faster. Elsewhere the option has no effect.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    return {"xla_cpu_prefer_vector_width": 512}
+
+
 def cache_directory() -> str | None:
     """Where compiled programs are kept: $KILOWORLDS_CACHE_DIR, else the user's cache directory.
 

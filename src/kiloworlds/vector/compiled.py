@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from jaxtyping import PyTree
 
+from kiloworlds.core.devices import elementwise_compiler_options
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
 from kiloworlds.core.random import fast_key
@@ -82,8 +83,10 @@ class CompiledVectorEnv(VectorEnv):
         self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
         self._mesh = device_mesh(devices, num_envs)
 
+        options = elementwise_compiler_options()
+
         def shard(function: Callable) -> Callable:
-            return jax.jit(shard_environments(function, self._mesh))
+            return jax.jit(shard_environments(function, self._mesh), compiler_options=options)
 
         self._init = shard(self.functions.init_from_seeds)
         self._step = shard(self.functions.step)
@@ -273,7 +276,7 @@ class CompiledVectorEnv(VectorEnv):
         # Environments never talk to each other, so each device runs a program of its own: on a CPU
         # that is faster than one program over all devices.
         devices = jax.devices()[:1] if self._mesh is None else list(self._mesh.devices)
-        compiled = jax.jit(rollout)
+        compiled = jax.jit(rollout, compiler_options=elementwise_compiler_options())
 
         def run(seed: int) -> VectorStep:
             seeds = np.asarray(expand_seeds(seed, self.num_envs), np.uint32)
