@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from kiloworlds.evaluation.statistics import bootstrap_interval
+from kiloworlds.core.statistics import bootstrap_interval
 from kiloworlds.training.evaluate import evaluate
 
 if TYPE_CHECKING:
-    from kiloworlds.training.policy import Policy
     from kiloworlds.training.run import Run
 
 
@@ -44,15 +43,6 @@ class RunEvaluation:
         return interval.low, interval.high
 
 
-class _OnePolicy:
-    """A run of which one seed's policy acts."""
-
-    def __init__(self, run: "Run", policy: "Policy"):
-        self.policy = policy
-        self.environment = run.environment
-        self.make_envs = run.make_envs
-
-
 def evaluate_run(
     run: "Run",
     *,
@@ -72,7 +62,7 @@ def evaluate_run(
     """
     indices = range(run.policy.num_seeds) if seed_index is None else (seed_index,)
     results = [
-        evaluate(_OnePolicy(run, run.policy.select_seed(index)), episodes, seed, deterministic)
+        evaluate(run, episodes, seed, deterministic, run.policy.select_seed(index))
         for index in indices
     ]
     return RunEvaluation(

@@ -1,11 +1,16 @@
 """Playing whole episodes with a trained policy."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.statistics import bootstrap_interval
+
+if TYPE_CHECKING:
+    from kiloworlds.training.policy import Policy
+    from kiloworlds.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -31,13 +36,18 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        draws = np.random.default_rng(0).integers(0, self.episodes, (2000, self.episodes))
-        low, high = np.percentile(self.returns[draws].mean(axis=1), [2.5, 97.5])
-        return float(low), float(high)
+        interval = bootstrap_interval(self.returns)
+        return interval.low, interval.high
 
 
-def evaluate(run: Any, episodes: int, seed: int, deterministic: bool = True) -> Evaluation:
-    """Plays `episodes` whole episodes, each in an environment of its own seed.
+def evaluate(
+    run: "Run",
+    episodes: int,
+    seed: int,
+    deterministic: bool = True,
+    policy: "Policy | None" = None,
+) -> Evaluation:
+    """Plays `episodes` whole episodes with a policy of the run, by default that of its first seed.
 
     Each environment counts only its first episodes, the same number for all (the last round is cut):
     counting whichever ends first would favour short ones.
@@ -51,7 +61,7 @@ def evaluate(run: Any, episodes: int, seed: int, deterministic: bool = True) -> 
     seen = np.zeros(num_envs, int)
     returns: list[float] = []
     lengths: list[int] = []
-    policy = run.policy
+    policy = policy or run.policy
     observations, _ = envs.reset(seed=seed)
     while (seen < wanted).any():
         actions = policy.act(observations, deterministic=deterministic)

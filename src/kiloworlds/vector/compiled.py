@@ -244,10 +244,12 @@ class CompiledVectorEnv(VectorEnv):
     def _final_observations(self, step: VectorStep, finished: np.ndarray) -> np.ndarray:
         """An object array `[N]`: the last observation where an episode ended, else None."""
         leaves, structure = jax.tree.flatten(step.final_observation)
-        leaves = [np.array(leaf) for leaf in leaves]
+        indices = np.nonzero(finished)[0]
+        is_array = jax.tree_util.treedef_is_leaf(structure)
+        rows = zip(*(np.asarray(leaf)[indices] for leaf in leaves), strict=True)
         final = np.full(self.num_envs, None, dtype=object)
-        for index in np.nonzero(finished)[0]:
-            final[index] = jax.tree.unflatten(structure, [leaf[index] for leaf in leaves])
+        for index, row in zip(indices.tolist(), rows, strict=True):
+            final[index] = row[0] if is_array else structure.unflatten(row)
         return final
 
     def random_rollout(self, steps: int) -> Callable[[int], VectorStep]:

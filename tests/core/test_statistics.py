@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.evaluation.statistics import bootstrap_interval
+from kiloworlds.core.statistics import bootstrap_interval
 
 
 def test_agrees_with_scipy():
