@@ -1,5 +1,15 @@
 """Stricter than users: two simulated devices, and warnings are errors (see pyproject.toml)."""
 
+import os
+import tempfile
+
 import jax
 
 jax.config.update("jax_num_cpu_devices", 2)
+
+# One cache for the whole session, subprocesses included: many tests compile the same programs.
+_cache = tempfile.TemporaryDirectory(prefix="kiloworlds-test-cache-")
+os.environ["KILOWORLDS_CACHE_DIR"] = _cache.name
+jax.config.update("jax_compilation_cache_dir", _cache.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
