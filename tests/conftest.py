@@ -8,8 +8,9 @@ import jax
 jax.config.update("jax_num_cpu_devices", 2)
 
 # One cache for the whole session, subprocesses included: many tests compile the same programs.
-_cache = tempfile.TemporaryDirectory(prefix="kiloworlds-test-cache-")
-os.environ["KILOWORLDS_CACHE_DIR"] = _cache.name
-jax.config.update("jax_compilation_cache_dir", _cache.name)
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="kiloworlds-test-cache-")
+    os.environ["KILOWORLDS_CACHE_DIR"] = _cache.name
+jax.config.update("jax_compilation_cache_dir", os.environ["KILOWORLDS_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -39,7 +39,8 @@ def test_is_a_valid_configuration_of_a_known_environment(algorithm, env_id):
 
 
 def test_every_compiled_environment_of_ours_has_one_with_a_level():
-    ours = {env_id for env_id in kw.list_envs() if find_spec(env_id).source == "kiloworlds"}
+    specs = [find_spec(env_id) for env_id in kw.list_envs()]
+    ours = {spec.id for spec in specs if spec and spec.source == "kiloworlds"}
     assert ours <= set(PRESETS["ppo"])
     assert ours <= set(LEVELS)
 

@@ -17,7 +17,13 @@ from kiloworlds.training.fused import FusedTraining
 from kiloworlds.training.host import HostTraining
 from kiloworlds.training.run import RunDirectoryError, read_metrics
 
-TINY = {"num_envs": 4, "num_steps": 16, "total_steps": 640, "hidden_sizes": (8,)}
+TINY = {
+    "num_envs": 4,
+    "num_steps": 16,
+    "num_minibatches": 4,
+    "total_steps": 640,
+    "hidden_sizes": (8,),
+}
 
 
 @pytest.fixture
