@@ -280,7 +280,8 @@ def write_results(question: str, content: dict[str, Any], quick: bool) -> Path:
         "date": today,
         "quick": quick,
         "commit": commit(),
-        "command": "python " + " ".join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
+        # Without the folders of this machine, which mean nothing elsewhere.
+        "command": "python benchmarks/" + " ".join(Path(word).name for word in sys.argv),
         "machine": machine(),
     }
     path.write_text(json.dumps(header | content, indent=1) + "\n")
