@@ -83,7 +83,11 @@ def run(arguments: list[str]) -> int:
         console.print(Text(f"by seed {each}", "dim"), soft_wrap=True)
     if threshold is not None:
         solved = result.mean_return >= threshold
-        verdict = f"✓ solved: {threshold:g} is enough" if solved else f"solved at {threshold:g}"
+        verdict = (
+            f"✓ solved: {threshold:g} is enough"
+            if solved
+            else f"not solved: that takes {threshold:g}"
+        )
         console.print(Text(verdict, "green" if solved else "dim"))
     console.print(
         Text("next  ", "dim").append(f"kiloworlds play {shlex.quote(str(chosen.run))}", "not dim"),

@@ -29,7 +29,6 @@ class Canvas:
     ):
         from PIL import Image, ImageDraw
 
-        self._size = (width, height)
         self._unit = _SCALE * width / (x_range[1] - x_range[0])  # pixels per world unit
         self._left = x_range[0]
         self._zero = _SCALE * height * (1 - y_origin)
@@ -72,6 +71,4 @@ class Canvas:
 
     def pixels(self) -> np.ndarray:
         """The picture as uint8 RGB `[height, width, 3]`."""
-        from PIL import Image
-
-        return np.asarray(self._image.resize(self._size, Image.Resampling.LANCZOS))
+        return np.asarray(self._image.reduce(_SCALE))
