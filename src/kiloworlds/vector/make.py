@@ -163,10 +163,19 @@ def _gymnasium_factory(
         try:
             return gymnasium.make(env, **env_kwargs)
         except gymnasium.error.DependencyNotInstalled as error:
-            raise MissingDependencyError(
-                f"{env} needs a package that is missing: {error}"
-            ) from error
+            raise _missing_simulator(env, error) from error
         except TypeError as error:
             raise InvalidValueError(f"{env}: {error}.") from error
 
     return build
+
+
+def _missing_simulator(env: str, error: Exception) -> MissingDependencyError:
+    """Names the extra that brings the simulator, where kiloworlds has one."""
+    extras = {"box2d": "box2d", "mujoco": "mujoco", "ale": "atari"}
+    for word, extra in extras.items():
+        if word in str(error).lower():
+            return MissingDependencyError(
+                f'{env} needs a simulator that is missing: pip install "kiloworlds[{extra}]"'
+            )
+    return MissingDependencyError(f"{env} needs a package that is missing: {error}")
