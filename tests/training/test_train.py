@@ -53,9 +53,7 @@ def test_its_config_repeats_the_run(run, tmp_path):
         run_dir=tmp_path / "again",
         **{k: v for k, v in run.config.items() if k not in ("algorithm", "env_id")},
     )
-    np.testing.assert_array_equal(
-        run.policy.algorithm.policy and _parameters(run), _parameters(again)
-    )
+    np.testing.assert_array_equal(_parameters(run), _parameters(again))
 
 
 def _parameters(run):

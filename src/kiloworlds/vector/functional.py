@@ -162,7 +162,6 @@ class VectorFunctions:
     ) -> tuple[VectorState, PyTree]:
         clock = jnp.uint32(0)
         environments, observation = self._reset(parameters, step_keys(keys, clock, 1))
-        # Derived from the keys so that under shard_map they vary over the same devices.
         none = jnp.zeros(keys.shape, bool)
         state = VectorState(
             keys,
