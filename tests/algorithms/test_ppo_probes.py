@@ -34,10 +34,10 @@ def learn(env, updates=120, **overrides):
     state, _ = training.run(state, updates)
     learner = jax.tree.map(lambda leaf: leaf[0], training.learner(state))
     policy = training.algorithm.policy(learner)
-    network, _ = policy
+    critic = training.algorithm.critic(learner)
 
     def value(seen: float) -> float:
-        return float(network.value(jnp.full((1, 1), seen))[0])
+        return float(critic(jnp.full((1, 1), seen))[0])
 
     def action(seen: float) -> np.ndarray:
         greedy = training.algorithm.act_greedily(policy, jnp.full((1, 1), seen))

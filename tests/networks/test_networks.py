@@ -11,6 +11,7 @@ from kiloworlds.core.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscre
 from kiloworlds.networks.action_heads import action_head
 from kiloworlds.networks.initializers import orthogonal
 from kiloworlds.networks.mlp import MLP, ObservationLayer, dense
+from kiloworlds.networks.rows import NetworkRows
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (4, 64), (64, 3), (500, 64), (1, 1)])
@@ -166,3 +167,15 @@ def test_permutations_are_uniform():
     assert len(counts) == 24
     statistic = ((counts - 1000) ** 2 / 1000).sum()
     assert statistic < 55  # chi-square with 23 degrees of freedom exceeds it once in 5,000
+
+
+def test_networks_of_different_shapes_are_rows_of_one_matrix():
+    large = {"weight": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(2)}
+    small = (jnp.arange(3.0) - 5,)
+    rows = NetworkRows(large, jax.eval_shape(lambda: small))
+    matrix = rows.pack(large, small)
+    assert matrix.shape == (2, 8)
+    assert (matrix[1, 3:] == 0).all()
+    for index, network in enumerate((large, small)):
+        restored = rows.unpack(index, matrix[index])
+        jax.tree.map(np.testing.assert_array_equal, restored, network)

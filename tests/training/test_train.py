@@ -15,6 +15,7 @@ from kiloworlds.core.errors import InvalidValueError, UnknownNameError
 from kiloworlds.training.config import TrainConfig, build_config
 from kiloworlds.training.fused import FusedTraining
 from kiloworlds.training.host import HostTraining
+from kiloworlds.training.placement import Axis, choose_placement
 from kiloworlds.training.run import RunDirectoryError, read_metrics
 
 TINY = {
@@ -166,14 +167,39 @@ def test_a_seed_learns_the_same_alone_or_among_others():
 
 
 def test_seeds_may_be_spread_over_devices():
-    one, _ = _final_parameters(num_seeds=4)
+    one, _ = _final_parameters(num_seeds=4, devices=1)
     two, _ = _final_parameters(num_seeds=4, devices=2)
     np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_the_two_networks_may_learn_on_a_device_each(num_seeds):
+    one, one_metrics = _final_parameters(num_seeds=num_seeds, devices=1)
+    two, two_metrics = _final_parameters(num_seeds=num_seeds)
+    assert not np.array_equal(one[:, 0], one[:, 1])
+    np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-5)
+    for name, values in one_metrics.train.items():
+        np.testing.assert_allclose(values, two_metrics.train[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, (2, Axis.NETWORKS)),
+        ({"num_seeds": 3}, (2, Axis.NETWORKS)),
+        ({"num_seeds": 4}, (2, Axis.SEEDS)),
+        ({"devices": 1}, (1, None)),
+        ({"devices": 2, "num_seeds": 2}, (2, Axis.SEEDS)),
+        ({"devices": 2, "num_seeds": 3}, (2, Axis.ENVIRONMENTS)),
+    ],
+)
+def test_what_two_devices_share(settings, expected):
+    assert choose_placement(build_config("ppo", "CartPole-v1", TINY | settings)) == expected
+
+
 def test_environments_may_be_spread_over_devices():
     parameters, metrics = _final_parameters(num_seeds=1, devices=2)
-    assert parameters.shape[0] == 1
+    assert parameters.shape[:2] == (1, 2)
     assert np.isfinite(parameters).all()
     assert metrics.episodes.ended.sum() > 0
 

@@ -6,13 +6,12 @@ Letters in shapes: T steps of a rollout, N environments, B transitions of a mini
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree, UInt32
 
 from kiloworlds.algorithms.advantages import generalized_advantages
@@ -21,8 +20,9 @@ from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import permutation
 from kiloworlds.core.spaces import Box, Space
 from kiloworlds.networks.action_heads import action_head
-from kiloworlds.networks.actor_critic import ActorCritic
+from kiloworlds.networks.actor_critic import Actor, Critic
 from kiloworlds.networks.mlp import activation
+from kiloworlds.networks.rows import NetworkRows
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,17 @@ def _require(name: str, value: Any, low: float, high: float, whole: bool = False
         raise InvalidValueError(f"{name}={value!r} must be {kind} {bounds}{nearest}.")
 
 
-_LOSSES = ("policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
+_POLICY_LOSSES = ("policy_gradient_loss", "entropy_loss", "approx_kl", "clip_fraction")
+_VALUE_LOSSES = ("value_loss",)
+
+_POLICY, _VALUE = 0, 1  # rows of the parameters
 
 
 class PPOState(NamedTuple):
-    """All that PPO learns. `parameters` is the network as one vector: the optimiser's element-wise
-    work is then one kernel instead of one per layer, which on small networks takes half the time."""
+    """All that PPO learns; the rows of `parameters` are the policy's and the value function's."""
 
-    parameters: Float[Array, " parameters"]
-    optimizer: optax.OptState
+    parameters: Float[Array, "2 width"]
+    optimizer: optax.ScaleByAdamState
     observations: RunningStatistics | None
     returns: RunningStatistics | None
 
@@ -145,8 +147,11 @@ class PPO:
     Args:
         config: the settings.
         observation_space, action_space: of one environment.
-        axis_name: the device axis over which environments are sharded, if any; gradients and
+        environment_axis: the device axis over which environments are sharded, if any; gradients and
             statistics are then averaged over it.
+        network_axis: a device axis of two, if any: one device learns the policy, the other the
+            value function. Everything else happens on both alike, and the result is that of one
+            device.
     """
 
     def __init__(
@@ -154,64 +159,78 @@ class PPO:
         config: PPOConfig,
         observation_space: Space,
         action_space: Space,
-        axis_name: str | None = None,
+        environment_axis: str | None = None,
+        network_axis: str | None = None,
     ):
         self.config = config
         self.observation_space = observation_space
         self.head = action_head(action_space)
-        self.axis_name = axis_name
+        self.environment_axis = environment_axis
+        self.network_axis = network_axis
         self._optimizer = optax.scale_by_adam(eps=config.adam_epsilon)
-        network = jax.eval_shape(self._network, jax.random.key(0))
-        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), network)
-        _, self.unravel = ravel_pytree(blank)
+        self._rows = NetworkRows(*jax.eval_shape(self._networks, jax.random.key(0)))
         if config.normalize_observations and not isinstance(observation_space, Box):
             raise InvalidValueError(
                 f"normalize_observations needs a Box observation space, not {observation_space}."
             )
 
-    def _network(self, key: Key[Array, ""]) -> ActorCritic:
-        return ActorCritic(
-            key,
-            self.observation_space,
-            self.head,
-            self.config.hidden_sizes,
-            self.config.activation,
-            self.config.initial_log_std,
+    def _networks(self, key: Key[Array, ""]) -> tuple[Actor, Critic]:
+        config = self.config
+        actor_key, critic_key = jax.random.split(key)
+        shape = config.hidden_sizes, config.activation
+        return (
+            Actor(actor_key, self.observation_space, self.head, *shape, config.initial_log_std),
+            Critic(critic_key, self.observation_space, *shape),
         )
 
     def init(self, key: Key[Array, ""]) -> PPOState:
-        """A fresh network, optimiser and statistics."""
-        parameters, _ = ravel_pytree(self._network(key))
+        """Fresh networks, optimiser and statistics."""
+        parameters = self._rows.pack(*self._networks(key))
+        optimizer = self._optimizer.init(parameters)
+        assert isinstance(optimizer, optax.ScaleByAdamState)
         observations = returns = None
         if isinstance(self.observation_space, Box) and self.config.normalize_observations:
             observations = RunningStatistics.of_shape(jnp.zeros(self.observation_space.shape))
         if self.config.normalize_rewards:
             returns = RunningStatistics.of_shape(jnp.zeros(()))
-        return PPOState(parameters, self._optimizer.init(parameters), observations, returns)
+        return PPOState(parameters, optimizer, observations, returns)
 
-    def policy(self, state: PPOState) -> tuple[ActorCritic, RunningStatistics | None]:
-        """What acting needs: the network and the observation statistics."""
-        return self.unravel(state.parameters), state.observations
+    def policy(self, state: PPOState) -> tuple[Actor, RunningStatistics | None]:
+        """What acting needs: the policy's network and the observation statistics."""
+        return self._rows.unpack(_POLICY, state.parameters[_POLICY]), state.observations
+
+    def critic(self, state: PPOState) -> Critic:
+        """The value function's network; it reads observations as the policy does: standardised."""
+        return self._rows.unpack(_VALUE, state.parameters[_VALUE])
 
     def _read(self, statistics: RunningStatistics | None, observation: PyTree) -> PyTree:
         return observation if statistics is None else statistics.normalize(observation)
 
     def act(
-        self, policy: tuple[ActorCritic, RunningStatistics | None], key: Key[Array, ""], observation
-    ) -> tuple[Array, Float[Array, "*B"]]:
-        """Samples raw actions; returns them with their log-probability."""
-        network, statistics = policy
-        outputs = network.actor(self._read(statistics, observation))
-        raw = self.head.sample(key, outputs, network.free)
-        log_prob, _ = self.head.log_prob_and_entropy(outputs, network.free, raw)
-        return raw, log_prob
+        self, policy: tuple[Actor, RunningStatistics | None], key: Key[Array, ""], observation
+    ) -> tuple[Array, Float[Array, "*B outputs"]]:
+        """Samples raw actions; returns them with the network's outputs, for `log_prob`."""
+        actor, statistics = policy
+        outputs = actor.outputs(self._read(statistics, observation))
+        return self.head.sample(key, outputs, actor.free), outputs
+
+    def log_prob(
+        self,
+        policy: tuple[Actor, RunningStatistics | None],
+        outputs: Float[Array, "*B outputs"],
+        raw: Array,
+    ) -> Float[Array, "*B"]:
+        """Log-probability of raw actions `act` drew. Once for a whole rollout is faster than in
+        every step of it."""
+        actor, _ = policy
+        return self.head.log_prob_and_entropy(outputs, actor.free, raw)[0]
 
     def act_greedily(
-        self, policy: tuple[ActorCritic, RunningStatistics | None], observation: PyTree
+        self, policy: tuple[Actor, RunningStatistics | None], observation: PyTree
     ) -> Array:
         """The most likely raw actions."""
-        network, statistics = policy
-        return self.head.mode(network.actor(self._read(statistics, observation)))
+        actor, statistics = policy
+        return self.head.mode(actor.outputs(self._read(statistics, observation)))
 
     def update(
         self,
@@ -232,20 +251,21 @@ class PPO:
             The new state, the new `return_so_far`, and metrics (scalars).
         """
         config = self.config
-        network, statistics = self.policy(state)
+        statistics = state.observations
+        critic = self.critic(state)
         # Merged now but used from the next rollout on: within one update the policy must see what
         # it saw when it acted.
-        merged = statistics and statistics.update(rollout.observation, self.axis_name)
+        merged = statistics and statistics.update(rollout.observation, self.environment_axis)
         rollout = rollout._replace(
             observation=self._read(statistics, rollout.observation),
             next_observation=self._read(statistics, rollout.next_observation),
         )
         rewards, returns, return_so_far = self._scale_rewards(state, rollout, return_so_far)
-        values = network.value(rollout.observation)
+        values = critic(rollout.observation)
         advantages = generalized_advantages(
             rewards,
             values,
-            self._next_values(network, rollout, values),
+            self._next_values(critic, rollout, values),
             rollout.terminated,
             rollout.finished,
             config.gamma,
@@ -278,25 +298,30 @@ class PPO:
         return_so_far, totals = jax.lax.scan(
             accumulate, return_so_far, (rollout.reward, rollout.finished)
         )
-        returns = state.returns.update(totals, self.axis_name)
+        returns = state.returns.update(totals, self.environment_axis)
         scaled = rollout.reward * jax.lax.rsqrt(returns.variance + 1e-8)
         return jnp.clip(scaled, -10.0, 10.0), returns, return_so_far
 
     def _next_values(
-        self, network: ActorCritic, rollout: Rollout, values: Float[Array, "T N"]
+        self, critic: Critic, rollout: Rollout, values: Float[Array, "T N"]
     ) -> Float[Array, "T N"]:
         """The value of what each step led to.
 
         Within an episode that is the next row of `values`. The network is asked again only for the
-        last row and, if any episode was truncated, for its final observation.
+        last row and for final observations of truncated episodes: of one per environment, or of all
+        steps in the rare rollout that truncates an environment twice.
         """
-        last = network.value(jax.tree.map(lambda leaf: leaf[-1], rollout.next_observation))
-        shifted = jnp.concatenate([values[1:], last[None]])
+        following = rollout.next_observation
         truncated = rollout.finished & ~rollout.terminated
+        step, environment = jnp.argmax(truncated, axis=0), jnp.arange(truncated.shape[1])
+        last, final = critic(
+            jax.tree.map(lambda leaf: jnp.stack((leaf[-1], leaf[step, environment])), following)
+        )
+        shifted = jnp.concatenate([values[1:], last[None]])
         return jax.lax.cond(
-            truncated.any(),
-            lambda: jnp.where(truncated, network.value(rollout.next_observation), shifted),
-            lambda: shifted,
+            jnp.any(truncated.sum(0) > 1),
+            lambda: jnp.where(truncated, critic(following), shifted),
+            lambda: jnp.where(truncated, final, shifted),
         )
 
     def _learn(
@@ -305,7 +330,7 @@ class PPO:
         batch: Minibatch,
         key: Key[Array, ""],
         learning_rate: Float[ArrayLike, ""],
-    ) -> tuple[Float[Array, " parameters"], optax.OptState, dict[str, Array]]:
+    ) -> tuple[Float[Array, "2 width"], optax.ScaleByAdamState, dict[str, Array]]:
         """Epochs of minibatch steps over a batch with axes `[T, N, ...]`."""
         config = self.config
         size = batch.value.size
@@ -315,78 +340,120 @@ class PPO:
                 f"a rollout; the nearest that does is {_nearest_divisor(size, config.num_minibatches)}."
             )
         flat = jax.tree.map(lambda leaf: leaf.reshape(size, *leaf.shape[2:]), batch)
-        rows, unpack = _pack(flat)
+        words, unpack = _pack(flat)
 
-        def minibatch_step(carry, indices):
+        def minibatch_step(carry, minibatch):
             parameters, optimizer = carry
-            minibatch = unpack(rows[indices])
-            gradients, losses = jax.grad(self._loss, has_aux=True)(
-                self.unravel(parameters), minibatch
-            )
-            gradient, _ = ravel_pytree(gradients)
-            if self.axis_name is not None:
-                gradient = jax.lax.pmean(gradient, self.axis_name)
-            norm = jnp.linalg.norm(gradient)
-            gradient = gradient * jnp.minimum(1.0, config.max_grad_norm / (norm + 1e-6))
-            direction, optimizer = self._optimizer.update(gradient, optimizer)
-            direction = cast("Array", direction)
-            return (parameters - jnp.asarray(learning_rate) * direction, optimizer), losses
+            gradient, losses = self._gradient(parameters, minibatch)
+            direction, optimizer = self._optimizer.update(self._clip(gradient), optimizer)
+            return (parameters - jnp.asarray(learning_rate) * jnp.asarray(direction), optimizer), losses
 
-        def epoch(carry, epoch_key):
-            order = permutation(epoch_key, size).reshape(config.num_minibatches, -1)
-            return jax.lax.scan(minibatch_step, carry, order)
+        def epoch(carry, order):
+            # All minibatches of the epoch at once: many small kernels less in the inner loop.
+            minibatches = unpack(words[order])
+            minibatches = minibatches._replace(advantage=self._standardize(minibatches.advantage))
+            return jax.lax.scan(minibatch_step, carry, minibatches)
 
         keys = jax.random.split(key, config.num_epochs)
-        (parameters, optimizer), losses = jax.lax.scan(
-            epoch, (state.parameters, state.optimizer), keys
-        )
-        return parameters, optimizer, dict(zip(_LOSSES, losses.mean((0, 1)), strict=True))
+        orders = jax.vmap(lambda epoch_key: permutation(epoch_key, size))(keys)
+        orders = orders.reshape(config.num_epochs, config.num_minibatches, -1)
+        mine = self._take_network((state.parameters, state.optimizer))
+        learnt, losses = jax.lax.scan(epoch, mine, orders)
+        parameters, optimizer = self._put_networks_together(learnt)
+        losses = losses.mean((0, 1))
+        if self.network_axis is not None:
+            losses = jax.lax.psum(losses, self.network_axis)
+        return parameters, optimizer, dict(zip(_POLICY_LOSSES + _VALUE_LOSSES, losses, strict=True))
 
-    def _loss(
-        self, network: ActorCritic, batch: Minibatch
+    def _take_network(self, rows: PyTree) -> PyTree:
+        """The rows of the networks that this device learns: with no network axis, both."""
+        if self.network_axis is None:
+            return rows
+        index = jax.lax.axis_index(self.network_axis)
+        return jax.tree.map(
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, 1) if leaf.ndim else leaf, rows
+        )
+
+    def _put_networks_together(self, rows: PyTree) -> PyTree:
+        """Undoes `_take_network`: every device then has the rows of both networks."""
+        axis = self.network_axis
+        if axis is None:
+            return rows
+        return jax.tree.map(
+            lambda leaf: jax.lax.all_gather(leaf, axis, tiled=True) if leaf.ndim else leaf, rows
+        )
+
+    def _gradient(
+        self, rows: Float[Array, "networks width"], batch: Minibatch
+    ) -> tuple[Float[Array, "networks width"], Float[Array, " losses"]]:
+        """The gradient of this device's networks, and the losses, of which others are zero."""
+        policy = jax.grad(self._policy_loss, has_aux=True)
+        value = jax.grad(self._value_loss, has_aux=True)
+        if self.network_axis is not None:
+            index = jax.lax.axis_index(self.network_axis)
+            gradient, losses = jax.lax.switch(index, (policy, value), rows[0], batch)
+            gradient = gradient[None]
+        else:
+            policy_gradient, policy_losses = policy(rows[_POLICY], batch)
+            value_gradient, value_losses = value(rows[_VALUE], batch)
+            gradient = jnp.stack((policy_gradient, value_gradient))
+            losses = policy_losses + value_losses
+        if self.environment_axis is not None:
+            gradient = jax.lax.pmean(gradient, self.environment_axis)
+        return gradient, losses
+
+    def _clip(self, gradient: Float[Array, "networks width"]) -> Float[Array, "networks width"]:
+        """Scales the gradient down to the largest norm allowed for both networks together."""
+        square = (gradient**2).sum(-1).sum()
+        if self.network_axis is not None:
+            square = jax.lax.psum(square, self.network_axis)
+        return gradient * jnp.minimum(1.0, self.config.max_grad_norm / (jnp.sqrt(square) + 1e-6))
+
+    def _policy_loss(
+        self, row: Float[Array, " width"], batch: Minibatch
     ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
         config = self.config
-        outputs = network.actor(batch.observation)
-        log_prob, entropy = self.head.log_prob_and_entropy(outputs, network.free, batch.raw_action)
+        actor = self._rows.unpack(_POLICY, row)
+        log_prob, entropy = self.head.log_prob_and_entropy(
+            actor.outputs(batch.observation), actor.free, batch.raw_action
+        )
         log_ratio = log_prob - batch.log_prob
         ratio = jnp.exp(log_ratio)
-        advantage = self._standardize(batch.advantage)
         clipped = jnp.clip(ratio, 1 - config.clip_range, 1 + config.clip_range)
-        policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
+        loss = -jnp.minimum(ratio * batch.advantage, clipped * batch.advantage)
+        metrics = [
+            loss,
+            -entropy,
+            # The low-variance estimator k3 of J. Schulman, "Approximating KL divergence" (2020).
+            ratio - 1 - log_ratio,
+            (jnp.abs(ratio - 1) > config.clip_range).astype(ratio.dtype),
+        ]
+        # One reduction for all: on small networks every kernel counts.
+        losses = jnp.pad(jnp.stack(metrics).mean(-1), (0, len(_VALUE_LOSSES)))
+        return (loss - config.entropy_coefficient * entropy).mean(), losses
 
-        value = network.value(batch.observation)
+    def _value_loss(
+        self, row: Float[Array, " width"], batch: Minibatch
+    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
+        config = self.config
+        value = self._rows.unpack(_VALUE, row)(batch.observation)
         squared_error = (value - batch.target) ** 2
         if config.clip_range_value is not None:
             limit = config.clip_range_value
             near = batch.value + jnp.clip(value - batch.value, -limit, limit)
             squared_error = jnp.maximum(squared_error, (near - batch.target) ** 2)
-        value_loss = 0.5 * squared_error.mean()
+        loss = 0.5 * squared_error.mean()
+        return config.value_coefficient * loss, jnp.pad(loss[None], (len(_POLICY_LOSSES), 0))
 
-        loss = (
-            policy_loss
-            + config.value_coefficient * value_loss
-            - config.entropy_coefficient * entropy.mean()
-        )
-        # One reduction for all: on small networks every kernel counts.
-        metrics = jnp.stack(
-            [
-                -jnp.minimum(ratio * advantage, clipped * advantage),
-                0.5 * squared_error,
-                -entropy,
-                # The low-variance estimator k3 of J. Schulman, "Approximating KL divergence" (2020).
-                ratio - 1 - log_ratio,
-                (jnp.abs(ratio - 1) > config.clip_range).astype(ratio.dtype),
-            ]
-        ).mean(-1)
-        return loss, metrics
-
-    def _standardize(self, advantage: Float[Array, " B"]) -> Float[Array, " B"]:
+    def _standardize(self, advantage: Float[Array, "M B"]) -> Float[Array, "M B"]:
+        """Zero mean and unit deviation within each of M minibatches."""
         if not self.config.normalize_advantage:
             return advantage
-        mean, square = advantage.mean(), (advantage**2).mean()
-        if self.axis_name is not None:
-            mean, square = jax.lax.pmean((mean, square), self.axis_name)
-        return (advantage - mean) / (jnp.sqrt(jnp.maximum(square - mean**2, 0.0)) + 1e-8)
+        mean, square = advantage.mean(-1), (advantage**2).mean(-1)
+        if self.environment_axis is not None:
+            mean, square = jax.lax.pmean((mean, square), self.environment_axis)
+        deviation = jnp.sqrt(jnp.maximum(square - mean**2, 0.0))
+        return (advantage - mean[:, None]) / (deviation[:, None] + 1e-8)
 
     def _explained_variance(
         self, values: Float[Array, "T N"], targets: Float[Array, "T N"]
@@ -406,7 +473,7 @@ def _pack(tree: PyTree) -> tuple[UInt32[Array, "B columns"], Callable]:
     Picking rows of it is then one kernel instead of one per array.
 
     Returns:
-        The matrix, and the function that takes rows of it apart again.
+        The matrix, and the function that takes an array of its rows `[*, columns]` apart again.
     """
     leaves, structure = jax.tree.flatten(tree)
     words = [
@@ -417,7 +484,7 @@ def _pack(tree: PyTree) -> tuple[UInt32[Array, "B columns"], Callable]:
     def unpack(rows):
         parts = []
         for leaf, word, end in zip(leaves, words, ends, strict=True):
-            part = rows[:, end - word.shape[1] : end].reshape(-1, *leaf.shape[1:])
+            part = rows[..., end - word.shape[1] : end].reshape(*rows.shape[:-1], *leaf.shape[1:])
             parts.append(jax.lax.bitcast_convert_type(part, leaf.dtype))
         return structure.unflatten(parts)
 

@@ -17,7 +17,6 @@ from kiloworlds.cli.settings import flags_class, settings_by_class, settings_of
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.task import reward_threshold
 from kiloworlds.training.config import ALGORITHMS, TrainConfig, build_config
-from kiloworlds.training.placement import configure_devices
 from kiloworlds.training.presets import preset
 
 DESCRIPTION = """\
@@ -126,7 +125,6 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
 
     config = build_config(algorithm, env_id, settings)
     console = options.console(chosen.json)
-    configure_devices(config)
     seeds = config.num_seeds
     total_steps = config.num_updates * config.steps_per_update
     title = f"{algorithm} · {env_id}" + (f" · {seeds} seeds" if seeds > 1 else "")

@@ -3,11 +3,13 @@
 Letters in shapes: S seeds, T steps per rollout, N environments, U updates.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, PyTree
 
@@ -16,15 +18,11 @@ from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.placement import choose_devices
+from kiloworlds.training.placement import Axis, choose_placement
 from kiloworlds.vector.functional import VectorFunctions, VectorState
-from kiloworlds.vector.make import AutoresetMode
 
 CHUNK = 256
 """At most so many updates run per call of the compiled program."""
-
-_SEEDS = "seeds"
-_ENVIRONMENTS = "environments"
 
 
 class LoopState(NamedTuple):
@@ -53,12 +51,33 @@ class UpdateMetrics(NamedTuple):
     train: dict[str, Float[Array, "..."]]
 
 
+def _split_environments() -> LoopState:
+    """How a loop state lies on devices that each have a share of the environments (second axis)."""
+    everywhere: Any = PartitionSpec()
+    split: Any = PartitionSpec(None, Axis.ENVIRONMENTS)
+    return LoopState(
+        learner=everywhere,
+        environments=VectorState(
+            keys=split,
+            clock=everywhere,
+            environments=split,
+            parameters=split,
+            finished=split,
+            episode_return=split,
+            episode_length=split,
+        ),
+        observation=split,
+        return_so_far=split,
+        key=everywhere,
+        updates=everywhere,
+    )
+
+
 class FusedTraining:
     """Trains on a compiled environment, all seeds in one program.
 
     Seeds are independent: each has its own network, environments and keys, and its result does not
-    depend on which others run. Several devices share the seeds; a single seed's environments are
-    spread over them instead, and gradients averaged.
+    depend on which others run. `kiloworlds.training.placement` says what several devices share.
 
     Args:
         config: the settings.
@@ -68,75 +87,56 @@ class FusedTraining:
 
     def __init__(self, config: TrainConfig, env: Environment, reference: Environment | None = None):
         self.config = config
-        self._mesh, self._shard_axis = self._choose_mesh(config)
-        shares = self._mesh.size if self._mesh and self._shard_axis == _ENVIRONMENTS else 1
-        axis_name = _ENVIRONMENTS if shares > 1 else None
-        self._num_envs = config.num_envs // shares
+        placement = choose_placement(config)
+        self._axis = placement.axis
+        self._mesh = None
+        if self._axis is not None:
+            devices = np.asarray(jax.devices()[: placement.devices])
+            self._mesh = Mesh(devices, (self._axis,), axis_types=(AxisType.Auto,))
+        shards = placement.devices if self._axis == Axis.ENVIRONMENTS else 1
+        self._num_envs = config.num_envs // shards
         self.algorithm = PPO(
-            config.settings, env.observation_space, env.action_space, axis_name=axis_name
+            config.settings,
+            env.observation_space,
+            env.action_space,
+            environment_axis=Axis.ENVIRONMENTS if self._axis == Axis.ENVIRONMENTS else None,
+            network_axis=Axis.NETWORKS if self._axis == Axis.NETWORKS else None,
         )
         self._vector = VectorFunctions(
             env, reference or env, self._num_envs, AutoresetMode.SAME_STEP
         )
-        self._axis_name = axis_name
-        self._init = jax.jit(self._spread(jax.vmap(self._init_one), ()))
+        self._init = jax.jit(self._spread(jax.vmap(self._init_one), takes_state=False))
         self._run = jax.jit(
-            self._spread(jax.vmap(self._run_one, in_axes=(0, None)), (PartitionSpec(),)),
+            self._spread(jax.vmap(self._run_one, in_axes=(0, None)), takes_state=True),
             donate_argnums=0,
         )
 
-    def _choose_mesh(self, config: TrainConfig) -> tuple[Mesh | None, str | None]:
-        count = choose_devices(config)
-        if count == 1:
-            return None, None
-        axis = _SEEDS if config.num_seeds % count == 0 else _ENVIRONMENTS
-        return Mesh(np.asarray(jax.devices()[:count]), (axis,), axis_types=(AxisType.Auto,)), axis
-
-    def _spread(self, function, extra_specs: tuple):
-        """Splits the leading (seed) axis, or the environment axis of a loop state, over devices."""
+    def _spread(self, function: Callable, takes_state: bool) -> Callable:
+        """Runs a function on all devices: of keys, or of a loop state and a count (`takes_state`)."""
         if self._mesh is None:
             return function
-        if self._shard_axis == _SEEDS:
-            spec = PartitionSpec(_SEEDS)
-            return jax.shard_map(
-                function,
-                mesh=self._mesh,
-                in_specs=(spec, *extra_specs),
-                out_specs=spec,
-                check_vma=False,
-            )
-        everywhere, split = PartitionSpec(), PartitionSpec(None, _ENVIRONMENTS)
-        loop_state = LoopState(
-            learner=everywhere,  # type: ignore[arg-type]
-            environments=VectorState(
-                keys=split,  # type: ignore[arg-type]
-                clock=everywhere,  # type: ignore[arg-type]
-                environments=split,
-                parameters=split,
-                finished=split,  # type: ignore[arg-type]
-                episode_return=split,  # type: ignore[arg-type]
-                episode_length=split,  # type: ignore[arg-type]
-            ),
-            observation=split,
-            return_so_far=split,  # type: ignore[arg-type]
-            key=everywhere,  # type: ignore[arg-type]
-            updates=everywhere,  # type: ignore[arg-type]
-        )
-        first = loop_state if extra_specs else everywhere
-        out = (loop_state, everywhere) if extra_specs else loop_state
+        everywhere = PartitionSpec()
+        match self._axis:
+            case Axis.SEEDS:
+                keys = state = metrics = PartitionSpec(Axis.SEEDS)
+            case Axis.NETWORKS:
+                keys = state = metrics = everywhere
+            case _:
+                keys = metrics = everywhere
+                state = _split_environments()
         return jax.shard_map(
             function,
             mesh=self._mesh,
-            in_specs=(first, *extra_specs),
-            out_specs=out,
+            in_specs=(state, everywhere) if takes_state else (keys,),
+            out_specs=(state, metrics) if takes_state else state,
             check_vma=False,
         )
 
     def _init_one(self, key: Key[Array, ""]) -> LoopState:
         learner_key, environment_key, loop_key = jax.random.split(key, 3)
         first = 0
-        if self._axis_name is not None:
-            first = jax.lax.axis_index(self._axis_name).astype(jnp.uint32) * self._num_envs
+        if self._axis == Axis.ENVIRONMENTS:
+            first = jax.lax.axis_index(Axis.ENVIRONMENTS).astype(jnp.uint32) * self._num_envs
         indices = first + jnp.arange(self._num_envs, dtype=jnp.uint32)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(environment_key, indices)
         environments, observation = self._vector.init_from_keys(keys, self._vector.parameters)
@@ -157,37 +157,43 @@ class FusedTraining:
 
         def act_and_step(carry, step_key):
             environments, observation = carry
-            raw, log_prob = self.algorithm.act(policy, step_key, observation)
+            raw, outputs = self.algorithm.act(policy, step_key, observation)
             environments, step = self._vector.step(environments, to_environment(raw))
-            transition = Rollout(
+            # Left out: what is the next row's `observation`.
+            return (environments, step.observation), (
                 observation,
                 raw,
-                log_prob,
-                step.reward,
-                step.terminated,
-                step.finished,
-                step.final_observation,
+                outputs,
+                step._replace(observation=None),
             )
-            finished = step.finished.astype(jnp.float32)
-            episodes = Episodes(
-                finished.sum(),
-                (finished * step.episode_return).sum(),
-                (finished * step.episode_length).sum(),
-            )
-            return (environments, step.observation), (transition, episodes)
 
         keys = jax.random.split(key, self.config.settings.num_steps)
-        (environments, observation), (rollout, episodes) = jax.lax.scan(
+        (environments, observation), (observations, raw, outputs, steps) = jax.lax.scan(
             act_and_step, (state.environments, state.observation), keys
         )
-        return environments, observation, rollout, jax.tree.map(jnp.sum, episodes)
+        rollout = Rollout(
+            observations,
+            raw,
+            self.algorithm.log_prob(policy, outputs, raw),
+            steps.reward,
+            steps.terminated,
+            steps.finished,
+            steps.final_observation,
+        )
+        finished = steps.finished.astype(jnp.float32)
+        episodes = Episodes(
+            finished.sum(),
+            (finished * steps.episode_return).sum(),
+            (finished * steps.episode_length).sum(),
+        )
+        return environments, observation, rollout, episodes
 
     def _update(self, state: LoopState) -> tuple[LoopState, UpdateMetrics]:
         config = self.config
         update_key = jax.random.fold_in(state.key, state.updates)
         act_key, learn_key = jax.random.split(update_key)
-        if self._axis_name is not None:
-            index = jax.lax.axis_index(self._axis_name)
+        if self._axis == Axis.ENVIRONMENTS:
+            index = jax.lax.axis_index(Axis.ENVIRONMENTS)
             act_key = jax.random.fold_in(act_key, index)
         environments, observation, rollout, episodes = self._rollout(state, act_key)
         learning_rate = jnp.float32(config.settings.learning_rate)
@@ -197,9 +203,9 @@ class FusedTraining:
             state.learner, rollout, state.return_so_far, learn_key, learning_rate
         )
         metrics["learning_rate"] = learning_rate
-        if self._axis_name is not None:
-            episodes = jax.lax.psum(episodes, self._axis_name)
-            metrics = jax.lax.pmean(metrics, self._axis_name)
+        if self._axis == Axis.ENVIRONMENTS:
+            episodes = jax.lax.psum(episodes, Axis.ENVIRONMENTS)
+            metrics = jax.lax.pmean(metrics, Axis.ENVIRONMENTS)
         state = LoopState(
             learner, environments, observation, return_so_far, state.key, state.updates + 1
         )

@@ -61,7 +61,8 @@ class HostTraining:
         self._observations: PyTree = None
 
     def _act_and_map(self, policy, key, observations):
-        raw, log_prob = self.algorithm.act(policy, key, observations)
+        raw, outputs = self.algorithm.act(policy, key, observations)
+        log_prob = self.algorithm.log_prob(policy, outputs, raw)
         return raw, log_prob, self.algorithm.head.to_environment(raw)
 
     def init(self) -> HostState:

@@ -1,4 +1,7 @@
-"""Which devices a training runs on."""
+"""Which devices a training runs on, and what they share among them."""
+
+from enum import StrEnum
+from typing import NamedTuple
 
 import jax
 
@@ -10,39 +13,68 @@ _SMALL_LAYER = 256
 """Up to this width one thread finishes a layer sooner than several can share it out."""
 
 
+class Axis(StrEnum):
+    """What is spread over devices."""
+
+    SEEDS = "seeds"
+    """Each device trains some of the seeds: nothing is exchanged, the result does not change."""
+    NETWORKS = "networks"
+    """One of two devices learns the policies, the other the value functions: they exchange a
+    number per minibatch, and the result does not change."""
+    ENVIRONMENTS = "environments"
+    """Each device steps some of the environments of every seed, and gradients are averaged: the
+    minibatches, hence the result, depend on the number of devices."""
+
+
+class Placement(NamedTuple):
+    """Over how many devices what is spread (None: one device)."""
+
+    devices: int
+    axis: Axis | None
+
+
 def configure_devices(config: TrainConfig) -> None:
     """Sets JAX up for a training, before its first computation.
 
-    A CPU is presented as one device per core the seeds can use, each with one thread if the networks
-    are small: measured on two cores, XLA's own threads made small networks slower, not faster.
+    A CPU is presented as one device per core the training can use, each with one thread if the
+    networks are small: measured on two cores, XLA's own threads made small networks slower.
     """
     cores = available_cores()
     wanted = config.devices or _largest_divisor(config.num_seeds, cores)
+    if config.devices is None and wanted == 1:
+        wanted = min(2, cores)
     small = max(config.settings.hidden_sizes, default=0) <= _SMALL_LAYER
     configure(cpu_devices=wanted, threads_per_device=1 if small else max(1, cores // wanted))
 
 
-def choose_devices(config: TrainConfig) -> int:
-    """How many devices the training uses: as asked, else as many as share the seeds evenly.
+def choose_placement(config: TrainConfig) -> Placement:
+    """Where a training runs: on the devices asked for, else on as many as leave the result as it is.
 
     Raises:
-        InvalidValueError: more than there are, or a number that divides neither seeds nor
+        InvalidValueError: more devices than there are, or a number that divides neither seeds nor
             environments.
     """
     available = len(jax.devices())
-    if config.devices is None:
-        return _largest_divisor(config.num_seeds, available)
-    if config.devices > available:
+    count = config.devices
+    if count is None:
+        count = _largest_divisor(config.num_seeds, available)
+        if count == 1 and available > 1 and jax.default_backend() == "cpu":
+            return Placement(2, Axis.NETWORKS)
+    if count > available:
         raise InvalidValueError(
-            f"devices={config.devices}, but JAX sees {available}; use devices={available}, or split a "
+            f"devices={count}, but JAX sees {available}; use devices={available}, or split a "
             "CPU with kiloworlds.core.devices.configure before JAX's first computation."
         )
-    if config.num_seeds % config.devices and config.num_envs % config.devices:
-        raise InvalidValueError(
-            f"devices={config.devices} divides neither num_seeds={config.num_seeds} nor "
-            f"num_envs={config.num_envs}; change one of them, or use devices=1."
-        )
-    return config.devices
+    if count == 1:
+        return Placement(1, None)
+    if config.num_seeds % count == 0:
+        return Placement(count, Axis.SEEDS)
+    if config.num_envs % count == 0:
+        return Placement(count, Axis.ENVIRONMENTS)
+    raise InvalidValueError(
+        f"devices={count} divides neither num_seeds={config.num_seeds} nor "
+        f"num_envs={config.num_envs}; change one of them, or use devices=1."
+    )
 
 
 def _largest_divisor(number: int, limit: int) -> int:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from kiloworlds.core.devices import enable_compilation_cache
 from kiloworlds.core.registry import find_spec
 from kiloworlds.training.config import TrainConfig, build_config
 from kiloworlds.training.fused import CHUNK, FusedTraining, UpdateMetrics
 from kiloworlds.training.host import HostTraining
+from kiloworlds.training.placement import configure_devices
 from kiloworlds.training.presets import preset
 from kiloworlds.training.run import (
     MetricsWriter,
@@ -56,6 +56,9 @@ def train(
         **overrides: any field of `TrainConfig` or of the algorithm's configuration, such as
             `total_steps`, `num_seeds`, `learning_rate`.
 
+    If JAX has not been used yet in this process, it is set up to suit the training (see
+    `kiloworlds.training.placement.configure_devices`).
+
     Returns:
         The run. Ctrl-C ends training early but cleanly: the run is then usable and
         `run.interrupted` is True.
@@ -94,7 +97,7 @@ def train_config(
     on_metrics: Callable[[dict[str, Any]], None] | None = None,
 ) -> Run:
     """Trains with complete settings; see `train`."""
-    enable_compilation_cache()
+    configure_devices(config)
     training = make_training(config)
     path = create_run_directory(config, run_dir)
     backend = "compiled" if isinstance(training, FusedTraining) else "sync"
