@@ -346,7 +346,10 @@ class PPO:
             parameters, optimizer = carry
             gradient, losses = self._gradient(parameters, minibatch)
             direction, optimizer = self._optimizer.update(self._clip(gradient), optimizer)
-            return (parameters - jnp.asarray(learning_rate) * jnp.asarray(direction), optimizer), losses
+            return (
+                parameters - jnp.asarray(learning_rate) * jnp.asarray(direction),
+                optimizer,
+            ), losses
 
         def epoch(carry, order):
             # All minibatches of the epoch at once: many small kernels less in the inner loop.
