@@ -10,6 +10,7 @@ from peers.driving import action_batches, drive
 import kiloworlds
 from kiloworlds.core.devices import configure
 from kiloworlds.vector.compiled import CompiledVectorEnv
+from kiloworlds.vector.random_rollout import random_rollout
 
 
 def make(
@@ -37,7 +38,7 @@ def make(
 
     assert isinstance(envs, CompiledVectorEnv)
     start = time.perf_counter()
-    rollout = envs.random_rollout(steps)
+    rollout = random_rollout(envs, steps)
     jax.block_until_ready(rollout(0))
     first = time.perf_counter() - start
     start = time.perf_counter()

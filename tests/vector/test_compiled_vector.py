@@ -9,6 +9,7 @@ import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
 from kiloworlds.core.random import fast_key
 from kiloworlds.envs.classic.cartpole import CartPole
+from kiloworlds.vector.random_rollout import random_rollout
 
 
 def rollout(envs, steps, seed=0):
@@ -220,15 +221,15 @@ def test_infos_carry_masks_and_final_info():
 
 
 def test_random_rollout_steps_and_resets():
-    step = kw.make("CartPole-v1", num_envs=64).random_rollout(100)(0)
+    step = random_rollout(kw.make("CartPole-v1", num_envs=64), 100)(0)
     assert step.observation.shape == (64, 4)
     assert (step.episode_length < 100).all()
     assert np.isfinite(step.observation).all()
 
 
 def test_random_rollout_is_the_same_on_two_devices():
-    one = kw.make("CartPole-v1", num_envs=64).random_rollout(100)(0)
-    two = kw.make("CartPole-v1", num_envs=64, devices=2).random_rollout(100)(0)
+    one = random_rollout(kw.make("CartPole-v1", num_envs=64), 100)(0)
+    two = random_rollout(kw.make("CartPole-v1", num_envs=64, devices=2), 100)(0)
     np.testing.assert_array_equal(one.observation, two.observation)
 
 

@@ -16,6 +16,7 @@ from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.registry import find_spec
 from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.compiled import CompiledVectorEnv
+from kiloworlds.vector.random_rollout import random_rollout
 
 DESCRIPTION = """\
 Measures steps per second with random actions: kiloworlds bench ENV [flags].
@@ -97,7 +98,7 @@ def measure(envs: VectorEnv, seconds: float, repeats: int) -> list[float]:
     """Steps per second of `repeats` measurements of about `seconds` in all."""
     if isinstance(envs, CompiledVectorEnv):
         steps = max(16, _STEPS_PER_CALL // envs.num_envs)
-        rollout = envs.random_rollout(steps)
+        rollout = random_rollout(envs, steps)
         call, steps_per_call = lambda seed: jax.block_until_ready(rollout(seed)), steps
     else:
         envs.reset(seed=0)

@@ -13,7 +13,6 @@ from jaxtyping import PyTree
 from kiloworlds.core.devices import elementwise_compiler_options
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
-from kiloworlds.core.random import fast_key
 from kiloworlds.vector.base import VectorEnv, check_num_envs, expand_seeds, parse_autoreset_mode
 from kiloworlds.vector.functional import (
     InitFunction,
@@ -22,6 +21,7 @@ from kiloworlds.vector.functional import (
     VectorState,
     VectorStep,
 )
+from kiloworlds.vector.infos import episode_infos, with_masks
 from kiloworlds.vector.sharding import device_mesh, shard_environments
 
 
@@ -102,6 +102,11 @@ class CompiledVectorEnv(VectorEnv):
         return f"CompiledVectorEnv({name}, num_envs={self.num_envs})"
 
     @property
+    def devices(self) -> list[Any]:
+        """The devices the environments are spread over."""
+        return jax.devices()[:1] if self._mesh is None else list(self._mesh.devices)
+
+    @property
     def state(self) -> VectorState:
         """The state of all environments, a pytree that may be kept and put back.
 
@@ -173,7 +178,7 @@ class CompiledVectorEnv(VectorEnv):
         self._finished[mask] = False
         self._start_times[mask] = time.perf_counter()
         info = self._reset_info(self.state)
-        return self._give(self._observation), self._with_masks(info, mask)
+        return self._give(self._observation), with_masks(info, mask, self._give)
 
     def _restart(self, seed: Any) -> None:
         if seed is not None:
@@ -211,33 +216,20 @@ class CompiledVectorEnv(VectorEnv):
     def _give(self, tree: PyTree) -> PyTree:
         return tree if self._output == "jax" else jax.tree.map(np.array, tree)
 
-    def _with_masks(self, info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
-        """Gymnasium's form: each key beside "_key", the environments for which it counts."""
-        infos = {}
-        for key, value in info.items():
-            nested = isinstance(value, dict)
-            infos[key] = self._with_masks(value, mask) if nested else self._give(value)
-            infos[f"_{key}"] = mask.copy()
-        return infos
-
     def _infos(self, step: VectorStep) -> dict[str, Any]:
-        infos = self._with_masks(step.info, np.ones(self.num_envs, bool))
+        infos = with_masks(step.info, np.ones(self.num_envs, bool), self._give)
         finished = self._finished
         if not finished.any():
             return infos
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             infos["final_obs"] = self._final_observations(step, finished)
             infos["_final_obs"] = finished.copy()
-            infos["final_info"] = self._with_masks(step.final_info, finished)
+            infos["final_info"] = with_masks(step.final_info, finished, self._give)
             infos["_final_info"] = finished.copy()
         if self._episode_statistics:
             now = time.perf_counter()
-            infos["episode"] = {
-                "r": np.where(finished, step.episode_return, 0.0),
-                "l": np.where(finished, step.episode_length, 0),
-                "t": np.where(finished, now - self._start_times, 0.0),
-            }
-            infos["_episode"] = finished.copy()
+            seconds = now - self._start_times
+            infos |= episode_infos(finished, step.episode_return, step.episode_length, seconds)  # type: ignore[arg-type]
             self._start_times[finished] = now
         return infos
 
@@ -251,50 +243,6 @@ class CompiledVectorEnv(VectorEnv):
         for index, row in zip(indices.tolist(), rows, strict=True):
             final[index] = row[0] if is_array else structure.unflatten(row)
         return final
-
-    def random_rollout(self, steps: int) -> Callable[[int], VectorStep]:
-        """Compiles `steps` steps with fresh random actions into one program, for benchmarks.
-
-        Returns:
-            `rollout(seed)`, which runs it and returns the last step (every step computes and stores
-            all of its fields but the final observation and info).
-        """
-
-        def rollout(seeds: jax.Array, action_keys: jax.Array) -> VectorStep:
-            state, _ = self.functions.init_from_seeds(seeds)
-            sample = jax.vmap(self.env.action_space.sample)
-
-            def body(carry, _):
-                state, _ = carry
-                keys = jax.vmap(jax.random.fold_in, (0, None))(action_keys, state.clock)
-                state, step = self.functions.step(state, sample(keys))
-                return (state, step._replace(final_observation=None, final_info={})), None
-
-            shape = jax.eval_shape(lambda s: body((s, None), None)[0][1], state)
-            first = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
-            (_, last), _ = jax.lax.scan(body, (state, first), None, length=steps)
-            return last
-
-        # Environments never talk to each other, so each device runs a program of its own: on a CPU
-        # that is faster than one program over all devices.
-        devices = jax.devices()[:1] if self._mesh is None else list(self._mesh.devices)
-        compiled = jax.jit(rollout, compiler_options=elementwise_compiler_options())
-
-        def run(seed: int) -> VectorStep:
-            seeds = np.asarray(expand_seeds(seed, self.num_envs), np.uint32)
-            keys = jax.random.split(fast_key(seed + 1), self.num_envs)
-            parts = [
-                compiled(*jax.device_put((part_seeds, part_keys), device))
-                for part_seeds, part_keys, device in zip(
-                    np.split(seeds, len(devices)),
-                    jnp.split(keys, len(devices)),
-                    devices,
-                    strict=True,
-                )
-            ]
-            return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-        return run
 
     def state_of(self, index: int) -> PyTree:
         """The state of one environment."""

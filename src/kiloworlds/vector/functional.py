@@ -206,6 +206,19 @@ class VectorFunctions:
             return environments, self._observe(state.parameters, environments)
         return self._start_over_sparsely(state, mask, environments, observation)
 
+    def _start_over_with_info(
+        self,
+        state: VectorState,
+        mask: Bool[Array, " N"],
+        environments: PyTree,
+        observation: PyTree,
+        info: dict[str, Any],
+    ) -> tuple[PyTree, PyTree, dict[str, Any]]:
+        environments, observation = self._start_over(state, mask, environments, observation)
+        if info:
+            info = select(mask, self._reset_info(state.parameters, environments), info)
+        return environments, observation, info
+
     def _start_over_sparsely(
         self,
         state: VectorState,
@@ -249,20 +262,16 @@ class VectorFunctions:
         was_reset = jnp.zeros_like(finished)
         observation, info = step.observation, step.info
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
-            environments, observation = self._start_over(state, finished, environments, observation)
-            if info:
-                fresh_info = self._reset_info(state.parameters, environments)
-                info = select(finished, fresh_info, info)
+            environments, observation, info = self._start_over_with_info(
+                state, finished, environments, observation, info
+            )
             kept = ~finished
             next_returns, next_lengths = jnp.where(kept, returns, 0.0), jnp.where(kept, lengths, 0)
         elif self.autoreset_mode == AutoresetMode.NEXT_STEP:
             was_reset = state.finished
-            environments, observation = self._start_over(
-                state, was_reset, environments, observation
+            environments, observation, info = self._start_over_with_info(
+                state, was_reset, environments, observation, info
             )
-            if info:
-                fresh_info = self._reset_info(state.parameters, environments)
-                info = select(was_reset, fresh_info, info)
             live = ~was_reset
             step = step._replace(
                 reward=jnp.where(live, step.reward, 0.0),

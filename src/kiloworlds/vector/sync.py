@@ -3,7 +3,6 @@
 The correct baseline against which parallel executors are held.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.vector.base import VectorEnv, check_num_envs, expand_seeds, parse_autoreset_mode
+from kiloworlds.vector.infos import EpisodeStatistics
 
 
 class SyncExecutor(VectorEnv):
@@ -53,10 +53,8 @@ class SyncExecutor(VectorEnv):
         )
         self.render_mode = self._vector.render_mode
         self.spec = self._vector.envs[0].spec
-        self._episode_statistics = episode_statistics
-        self._returns = np.zeros(num_envs)
-        self._lengths = np.zeros(num_envs, int)
-        self._start_times = np.zeros(num_envs)
+        self._reports_episodes = episode_statistics
+        self._episodes = EpisodeStatistics(num_envs)
         self._finished = np.zeros(num_envs, bool)
 
     def __repr__(self) -> str:
@@ -86,14 +84,9 @@ class SyncExecutor(VectorEnv):
             options=dict(options) if options else None,
         )
         self._was_reset = True
-        self._begin_episodes(mask)
+        self._episodes.begin(mask)
         self._finished[mask] = False
         return observations, infos
-
-    def _begin_episodes(self, mask: np.ndarray) -> None:
-        self._returns[mask] = 0.0
-        self._lengths[mask] = 0
-        self._start_times[mask] = time.perf_counter()
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Steps all environments; see `gymnasium.vector.VectorEnv.step`."""
@@ -105,14 +98,14 @@ class SyncExecutor(VectorEnv):
             raise self._needs_reset(int(np.argmax(self._finished)))
         only_reset = self._finished & (self.autoreset_mode == AutoresetMode.NEXT_STEP)
         observations, rewards, terminated, truncated, infos = self._vector.step(actions)
-        self._begin_episodes(only_reset)
-        self._returns += rewards
-        self._lengths += ~only_reset
+        self._episodes.begin(only_reset)
+        self._episodes.returns += rewards
+        self._episodes.lengths += ~only_reset
         self._finished = terminated | truncated
-        if self._finished.any() and self._episode_statistics:
+        if self._finished.any() and self._reports_episodes:
             self._add_statistics(infos)
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
-            self._begin_episodes(self._finished)
+            self._episodes.begin(self._finished)
         return observations, rewards, terminated, truncated, infos
 
     def _add_statistics(self, infos: dict[str, Any]) -> None:
@@ -121,13 +114,7 @@ class SyncExecutor(VectorEnv):
                 "the environment already reports info['episode']; make it with "
                 "episode_statistics=False."
             )
-        finished = self._finished
-        infos["episode"] = {
-            "r": np.where(finished, self._returns, 0.0),
-            "l": np.where(finished, self._lengths, 0),
-            "t": np.where(finished, time.perf_counter() - self._start_times, 0.0),
-        }
-        infos["_episode"] = finished.copy()
+        infos |= self._episodes.infos(self._finished)
 
     def render(self) -> tuple[Any, ...]:
         """The frames of all environments."""

@@ -20,7 +20,55 @@ class MountainCarState(NamedTuple):
     velocity: Float[Array, ""]
 
 
-class MountainCar(Environment):
+class _Valley(Environment):
+    """What both mountain cars share: the valley, the car and the goal."""
+
+    goal_velocity: float | Float[Array, ""] = 0.0  # m per step
+    goal_position: float | Float[Array, ""] = 0.5  # m
+    min_position: float | Float[Array, ""] = -1.2  # m
+    max_position: float | Float[Array, ""] = 0.6  # m
+    max_speed: float | Float[Array, ""] = 0.07  # m per step
+    gravity: float | Float[Array, ""] = 0.0025  # m per step^2
+    low: float | Float[Array, ""] = -0.6  # bounds of the first position (m)
+    high: float | Float[Array, ""] = -0.4
+
+    cheap_reset: ClassVar[bool] = True
+
+    def reset(self, key: Key[Array, ""]) -> tuple[MountainCarState, Float[Array, "2"]]:
+        position = jax.random.uniform(key, minval=self.low, maxval=self.high)
+        state = MountainCarState(position, jnp.zeros_like(position))
+        return state, self.observe(state)
+
+    def observe(self, state: MountainCarState) -> Float[Array, "2"]:
+        """The observation of a state."""
+        return jnp.stack(state)
+
+    def drive(
+        self, state: MountainCarState, push: Float[Array, ""]
+    ) -> tuple[MountainCarState, Bool[Array, ""]]:
+        """One step under the acceleration `push`; also tells whether the goal is reached."""
+        _, cosine = sin_cos(3 * state.position)
+        velocity = state.velocity + push - self.gravity * cosine
+        velocity = jnp.clip(velocity, -self.max_speed, self.max_speed)
+        position = jnp.clip(state.position + velocity, self.min_position, self.max_position)
+        # The left wall takes all momentum; the right border only stops the position.
+        velocity = jnp.where((position <= self.min_position) & (velocity < 0), 0.0, velocity)
+        at_goal = (position >= self.goal_position) & (velocity >= self.goal_velocity)
+        return MountainCarState(position, velocity), at_goal
+
+    @property
+    def observation_space(self) -> Box:
+        speed = np.max(self.max_speed)
+        low = np.array([np.min(self.min_position), -speed], np.float32)
+        high = np.array([np.max(self.max_position), speed], np.float32)
+        return Box(low, high)
+
+    def render(self, state: MountainCarState) -> np.ndarray:
+        """The valley, the car and the flag, 600 by 400 pixels."""
+        return _draw(self, state)
+
+
+class MountainCar(_Valley):
     """Gymnasium's MountainCar-v0, state for state.
 
     Observation: `[position, velocity]`, float32.
@@ -31,46 +79,21 @@ class MountainCar(Environment):
     Reference: A. Moore, "Efficient memory-based learning for robot control" (1990).
     """
 
-    goal_velocity: float | Float[Array, ""] = 0.0  # m per step
-    goal_position: float | Float[Array, ""] = 0.5  # m
-    min_position: float | Float[Array, ""] = -1.2  # m
-    max_position: float | Float[Array, ""] = 0.6  # m
-    max_speed: float | Float[Array, ""] = 0.07  # m per step
     force: float | Float[Array, ""] = 0.001  # m per step^2
-    gravity: float | Float[Array, ""] = 0.0025  # m per step^2
-    low: float | Float[Array, ""] = -0.6  # bounds of the first position (m)
-    high: float | Float[Array, ""] = -0.4
-
-    cheap_reset: ClassVar[bool] = True
-
-    def reset(self, key: Key[Array, ""]) -> tuple[MountainCarState, Float[Array, "2"]]:
-        return _start_at_rest(self, key)
 
     def step(
         self, key: Key[Array, ""], state: MountainCarState, action: Int[Array, ""]
     ) -> tuple[MountainCarState, Step]:
-        state, at_goal = _drive(self, state, (action - 1) * self.force)
+        state, at_goal = self.drive(state, (action - 1) * self.force)
         reward = jnp.full_like(state.position, -1.0)
         return state, Step(self.observe(state), reward, at_goal, jnp.zeros_like(at_goal), {})
-
-    def observe(self, state: MountainCarState) -> Float[Array, "2"]:
-        """The observation of a state."""
-        return jnp.stack(state)
-
-    @property
-    def observation_space(self) -> Box:
-        return _observation_space(self)
 
     @property
     def action_space(self) -> Discrete:
         return Discrete(3)
 
-    def render(self, state: MountainCarState) -> np.ndarray:
-        """The valley, the car and the flag, 600 by 400 pixels."""
-        return _draw(self, state)
 
-
-class MountainCarContinuous(Environment):
+class MountainCarContinuous(_Valley):
     """Gymnasium's MountainCarContinuous-v0, state for state.
 
     Observation: `[position, velocity]`, float32.
@@ -81,83 +104,30 @@ class MountainCarContinuous(Environment):
     Reference: A. Moore, "Efficient memory-based learning for robot control" (1990).
     """
 
-    goal_velocity: float | Float[Array, ""] = 0.0  # m per step
     goal_position: float | Float[Array, ""] = 0.45  # m
-    min_position: float | Float[Array, ""] = -1.2  # m
-    max_position: float | Float[Array, ""] = 0.6  # m
-    max_speed: float | Float[Array, ""] = 0.07  # m per step
     min_action: float | Float[Array, ""] = -1.0
     max_action: float | Float[Array, ""] = 1.0
     power: float | Float[Array, ""] = 0.0015  # m per step^2 at an action of 1
-    gravity: float | Float[Array, ""] = 0.0025  # m per step^2
-    low: float | Float[Array, ""] = -0.6  # bounds of the first position (m)
-    high: float | Float[Array, ""] = -0.4
-
-    cheap_reset: ClassVar[bool] = True
-
-    def reset(self, key: Key[Array, ""]) -> tuple[MountainCarState, Float[Array, "2"]]:
-        return _start_at_rest(self, key)
 
     def step(
         self, key: Key[Array, ""], state: MountainCarState, action: Float[Array, "1"]
     ) -> tuple[MountainCarState, Step]:
         force = action[0]
         push = jnp.clip(force, self.min_action, self.max_action) * self.power
-        state, at_goal = _drive(self, state, push)
+        state, at_goal = self.drive(state, push)
         reward = jnp.where(at_goal, 100.0, 0.0) - 0.1 * force**2
         return state, Step(self.observe(state), reward, at_goal, jnp.zeros_like(at_goal), {})
-
-    def observe(self, state: MountainCarState) -> Float[Array, "2"]:
-        """The observation of a state."""
-        return jnp.stack(state)
-
-    @property
-    def observation_space(self) -> Box:
-        return _observation_space(self)
 
     @property
     def action_space(self) -> Box:
         return Box(np.min(self.min_action), np.max(self.max_action), (1,))
-
-    def render(self, state: MountainCarState) -> np.ndarray:
-        """The valley, the car and the flag, 600 by 400 pixels."""
-        return _draw(self, state)
-
-
-def _start_at_rest(
-    env: MountainCar | MountainCarContinuous, key: Key[Array, ""]
-) -> tuple[MountainCarState, Float[Array, "2"]]:
-    position = jax.random.uniform(key, minval=env.low, maxval=env.high)
-    state = MountainCarState(position, jnp.zeros_like(position))
-    return state, env.observe(state)
-
-
-def _drive(
-    env: MountainCar | MountainCarContinuous, state: MountainCarState, push: Float[Array, ""]
-) -> tuple[MountainCarState, Bool[Array, ""]]:
-    """One step under the acceleration `push`; also tells whether the goal is reached."""
-    _, cosine = sin_cos(3 * state.position)
-    velocity = state.velocity + push - env.gravity * cosine
-    velocity = jnp.clip(velocity, -env.max_speed, env.max_speed)
-    position = jnp.clip(state.position + velocity, env.min_position, env.max_position)
-    # The left wall takes all momentum; the right border only stops the position.
-    velocity = jnp.where((position <= env.min_position) & (velocity < 0), 0.0, velocity)
-    at_goal = (position >= env.goal_position) & (velocity >= env.goal_velocity)
-    return MountainCarState(position, velocity), at_goal
-
-
-def _observation_space(env: MountainCar | MountainCarContinuous) -> Box:
-    speed = np.max(env.max_speed)
-    low = np.array([np.min(env.min_position), -speed], np.float32)
-    high = np.array([np.max(env.max_position), speed], np.float32)
-    return Box(low, high)
 
 
 def _height(position: np.ndarray | float) -> np.ndarray:
     return 0.45 * np.sin(3 * np.asarray(position)) + 0.55
 
 
-def _draw(env: MountainCar | MountainCarContinuous, state: MountainCarState) -> np.ndarray:
+def _draw(env: _Valley, state: MountainCarState) -> np.ndarray:
     left, right = float(env.min_position), float(env.max_position)
     goal, position = float(env.goal_position), float(state.position)
     canvas = Canvas(600, 400, x_range=(left, right), y_origin=0.02)
