@@ -48,12 +48,12 @@ def test_wrong_use(command, trained, words, complaint):
 @pytest.mark.parametrize("verb", ["eval", "play"])
 def test_path_that_is_no_run(command, trained, verb):
     code, out, err = command(verb, trained.parent)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert "is not a run directory" in err
     assert str(trained) in err  # the run beneath it is named
 
 
 def test_path_that_does_not_exist(command, tmp_path):
     code, _, err = command("eval", tmp_path / "none")
-    assert code == 1
+    assert code == 2
     assert "there is no run directory" in err

@@ -24,7 +24,7 @@ import yaml
 
 from kiloworlds.algorithms.ppo import PPO
 from kiloworlds.core.devices import available_cores
-from kiloworlds.core.errors import KiloworldsError
+from kiloworlds.core.errors import InvalidValueError, KiloworldsError
 from kiloworlds.core.spaces import Space, from_gymnasium
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.policy import Policy
@@ -34,6 +34,10 @@ FORMAT_VERSION = 1
 
 class RunDirectoryError(KiloworldsError, OSError):
     """A run directory that cannot be written or read."""
+
+
+class NoRunError(RunDirectoryError, InvalidValueError):
+    """A path at which there is no run."""
 
 
 def create_run_directory(config: TrainConfig, run_dir: str | os.PathLike | None) -> Path:
@@ -266,7 +270,7 @@ def load(path: str | os.PathLike) -> Run:
     """Opens a run directory.
 
     Raises:
-        RunDirectoryError: the path is not one.
+        NoRunError: the path is not one.
 
     Example:
         >>> run = kiloworlds.load("runs/ppo/CartPole-v1_1")  # doctest: +SKIP
@@ -274,15 +278,15 @@ def load(path: str | os.PathLike) -> Run:
     """
     path = Path(path)
     if not path.is_dir():
-        raise RunDirectoryError(f"there is no run directory {str(path)!r}.{_nearby(path)}")
+        raise NoRunError(f"there is no run directory {str(path)!r}.{_nearby(path)}")
     if not (path / "config.yaml").is_file() or not (path / "environment.json").is_file():
-        raise RunDirectoryError(
+        raise NoRunError(
             f"{str(path)!r} is not a run directory: it lacks config.yaml or environment.json."
             f"{_nearby(path)}"
         )
     run = Run(path)
     if not isinstance(run.config, dict) or "env_id" not in run.config:
-        raise RunDirectoryError(f"{str(path / 'config.yaml')!r} is not the config of a run.")
+        raise NoRunError(f"{str(path / 'config.yaml')!r} is not the config of a run.")
     return run
 
 
