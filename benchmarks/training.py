@@ -49,7 +49,13 @@ def speed(total_steps: int, rounds: int, peers: str) -> list[dict[str, Any]]:
         ours = {"env": ENV, "settings": shape}
         entries = [
             Competitor("kiloworlds", OURS, ours),
-            Competitor("kiloworlds, 1 thread", OURS, ours, environment={"PJRT_NPROC": "1"}),
+            Competitor("kiloworlds, 1 device", OURS, ours | {"devices": 1}),
+            Competitor(
+                "kiloworlds, 1 device of 1 thread",
+                OURS,
+                ours | {"devices": 1},
+                environment={"PJRT_NPROC": "1"},
+            ),
             Competitor("PureJaxRL-style", PUREJAXRL, {"env": ENV, **shape}, peers),
             Competitor(
                 "PureJaxRL-style, 1 thread",
@@ -64,7 +70,7 @@ def speed(total_steps: int, rounds: int, peers: str) -> list[dict[str, Any]]:
     ours = {"env": ENV, "settings": {"total_steps": total_steps}, "use_preset": True}
     entries = [
         Competitor("kiloworlds preset", OURS, ours),
-        Competitor("kiloworlds preset, 1 thread", OURS, ours, environment={"PJRT_NPROC": "1"}),
+        Competitor("kiloworlds preset, 1 device", OURS, ours | {"devices": 1}),
     ]
     cells.append({"preset": True, "records": compare(entries, rounds)})
     return cells
@@ -100,13 +106,7 @@ def seeds(total_steps: int, rounds: int, peers: str) -> list[dict[str, Any]]:
         at_once = {**base, "settings": settings | {"num_seeds": SEEDS}}
         entries = [
             Competitor("at once", OURS, at_once),
-            Competitor("at once, 2 devices", OURS, at_once | {"devices": 2}),
-            Competitor(
-                "at once, 2 devices of 1 thread",
-                OURS,
-                at_once | {"devices": 2},
-                environment={"PJRT_NPROC": "1"},
-            ),
+            Competitor("at once, 1 device", OURS, at_once | {"devices": 1}),
             Competitor("one after another", OURS, {**base, "settings": settings, "runs": SEEDS}),
         ]
         if not use_preset:

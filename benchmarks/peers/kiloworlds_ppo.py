@@ -12,6 +12,7 @@ from kiloworlds.core.devices import configure
 from kiloworlds.core.registry import find_spec
 from kiloworlds.training.config import build_config
 from kiloworlds.training.fused import CHUNK, Episodes, FusedTraining
+from kiloworlds.training.placement import configure_devices
 from kiloworlds.training.presets import preset
 
 
@@ -20,13 +21,18 @@ def make(
     settings: dict[str, Any],
     use_preset: bool = False,
     runs: int = 1,
-    devices: int = 1,
+    devices: int | None = None,
 ):
-    """`settings` are those of `kiloworlds.train`; a round makes `runs` trainings one after another."""
-    if devices > 1:
-        configure(cpu_devices=devices)
+    """`settings` are those of `kiloworlds.train`; a round makes `runs` trainings one after another.
+
+    Without `devices` JAX is set up as `kiloworlds.train` does, with them it is left as it is.
+    """
     base = preset("ppo", env) if use_preset else {}
     config = build_config("ppo", env, {**base, **settings, "devices": devices})
+    if devices is None:
+        configure_devices(config)
+    elif devices > 1:
+        configure(cpu_devices=devices)
     spec = find_spec(env)
     assert spec is not None, env
     start = time.perf_counter()

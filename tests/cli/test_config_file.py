@@ -7,6 +7,7 @@ from kiloworlds.core.errors import InvalidValueError, UnknownNameError
 
 KINDS = {
     "total_steps": int,
+    "seed": int,
     "learning_rate": float,
     "clip_range_value": float | None,
     "hidden_sizes": tuple[int, ...],
@@ -67,6 +68,24 @@ def test_reads_json(tmp_path):
         ("a.yaml", "- 3", "holds list"),
         ("a.json", '{"backend": "sync", "backend": "auto"}', "the key 'backend' is there twice"),
         ("a.json", '{"backend": }', "line 1"),
+        ("a.yaml", "seed: true", "seed: True is not a whole number"),
+        ("a.yaml", "total_steps: 2024-13-45", "line 1: '2024-13-45' is no valid timestamp"),
+        ("a.yaml", "backend: !!timestamp x", "'x' is no valid timestamp"),
+        ("a.yaml", "seed: 1\nbackend: !!int zz", "line 2: 'zz' is no valid int"),
+        ("a.yaml", "backend: !!float x", "'x' is no valid float"),
+        ("a.yaml", "backend: !!bool x", "'x' is no valid bool"),
+        ("a.yaml", "? [a, b]\n: 1", "line 1: found unhashable key"),
+        ("a.yaml", "env_kwargs: {[1]: 2}", "line 1: found unhashable key"),
+        ("a.yaml", "env_kwargs: &a {x: *a}", "line 1: found unconstructable recursive node"),
+        ("a.yaml", "env_kwargs: &a [*a]", "line 1: found unconstructable recursive node"),
+        ("a.yaml", "backend: " + "[" * 5000, "nested too deeply"),
+        ("a.json", '{"backend": ' + "[" * 500_000, "nested too deeply"),
+        ("a.yaml", "seed: " + "9" * 5000, "9999' is no valid int"),
+        ("a.json", '{"seed": ' + "9" * 5000 + "}", "a number has too many digits"),
+        ("a.yaml", "learning_rate: " + "9" * 400, "the number is too large"),
+        ("a.json", '{"learning_rate": ' + "9" * 400 + "}", "the number is too large"),
+        ("a.yaml", "backend: \0", "special characters are not allowed"),
+        ("a.yaml", "<<: 3", "line 1: expected a mapping"),
     ],
 )
 def test_bad_files_say_what_is_wrong(tmp_path, name, text, complaint):
@@ -75,6 +94,32 @@ def test_bad_files_say_what_is_wrong(tmp_path, name, text, complaint):
         read_config_file(path, KINDS)
     assert complaint in str(error.value)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.yaml", "a.json"])
+def test_a_whole_number_may_have_many_digits(tmp_path, name):
+    path = write(tmp_path, '{"seed": ' + "9" * 400 + "}", name)
+    assert read_config_file(path, KINDS) == {"seed": 10**400 - 1}
+
+
+def test_mappings_are_merged(tmp_path):
+    text = """
+        env_kwargs:
+            base: &base {length: 0.7, gravity: 9.8}
+            <<: [*base, {length: 1, mass: 2}]
+            gravity: 1.6
+        <<: {seed: 3}
+    """
+    values = read_config_file(write(tmp_path, text), KINDS)
+    assert values["seed"] == 3
+    base = values["env_kwargs"].pop("base")
+    assert base == {"length": 0.7, "gravity": 9.8}
+    assert values["env_kwargs"] == {"length": 0.7, "mass": 2, "gravity": 1.6}
+
+
+def test_a_mapping_may_not_merge_itself(tmp_path):
+    path = write(tmp_path, "env_kwargs: &a {<<: *a, x: 1}")
+    assert read_config_file(path, KINDS) == {"env_kwargs": {"x": 1}}
 
 
 def test_unknown_key_suggests(tmp_path):

@@ -106,7 +106,7 @@ def test_panel_shows_progress_return_and_losses():
     shown = text(target)
     assert "50%" in shown
     assert "110.0 ± 10.0" in shown
-    assert "✓ solved at 105" in shown
+    assert "✓ solved (105)" in shown
     assert "1,000 steps/s over 2 seeds" in shown
     assert "value 0.500" in shown
 

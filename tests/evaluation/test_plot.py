@@ -34,18 +34,59 @@ def test_draws_the_mean_over_seeds_that_have_episodes():
         np.array([1.0, 2, 3]), np.array([10.0, 20, 30]), returns, title="a title", threshold=5.0
     )
     by_steps, by_seconds = figure.axes
-    for axes, xs in ((by_steps, [2, 3]), (by_seconds, [20, 30])):
+    for axes, xs in ((by_steps, [2, 3]), (by_seconds, [20, 30])):  # nothing compiles for 10 s
         curve = axes.lines[-1]
         np.testing.assert_array_equal(curve.get_xdata(), xs)
         np.testing.assert_array_equal(curve.get_ydata(), [2, 4])
         assert list(axes.lines[0].get_ydata()) == [5.0, 5.0]
     assert figure.get_suptitle() == "a title"
-    assert any("solved at 5" in text.get_text() for text in by_steps.texts)
+    (label,) = by_seconds.texts
+    assert label.get_text() == "solved at\n5"
+    assert label.get_position()[0] > 0  # beside the panel, off the curve
+    assert label.xy == (1, 5.0)
+
+
+def test_clock_starts_when_compilation_is_done():
+    seconds = np.array([9.0, 9.5, 10.0])
+    figure = learning_curve(np.array([1.0, 2, 3]), seconds, np.ones((3, 1)), title="")
+    np.testing.assert_allclose(figure.axes[1].lines[-1].get_xdata(), [0.5, 1.0, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "threshold", "is_cut"),
+    [
+        ([-259.0, -140.0], 8.0, None, True),
+        ([-259.0, -140.0], 8.0, 300.0, False),  # the threshold asks for a long axis anyway
+        ([20.0, 90.0], 500.0, None, False),
+        ([-200.0, -200.0], -110.0, None, True),
+        ([-20.0, -15.0], -20.0, None, False),
+    ],
+)
+def test_axis_leaves_out_first_returns_that_squeeze_the_rest(first, last, threshold, is_cut):
+    returns = np.array([*first, *[last] * 18])[:, None]
+    rows = np.arange(1.0, 21)
+    figure = learning_curve(rows, rows, returns, title="", threshold=threshold)
+    bottom, top = figure.axes[0].get_ylim()
+    notes = [text.get_text() for text in figure.axes[0].texts]
+    assert top > last
+    assert bottom < returns[5:].min()
+    if is_cut:
+        assert bottom > first[1]
+        assert notes == [f"axis cut: the first returns, down to {first[0]:,.0f}, lie below"]
+    else:
+        assert bottom <= returns.min()
+        assert notes == []
 
 
 def test_no_line_without_threshold():
     figure = learning_curve(np.ones(1), np.ones(1), np.ones((1, 1)), title="")
     assert len(figure.axes[0].lines) == 1
+
+
+def test_single_row_is_explained():
+    figure = learning_curve(np.ones(1), np.ones(1), np.ones((1, 1)), title="")
+    (axes,) = figure.axes  # no clock can be told from one row
+    assert any("one row" in text.get_text() for text in axes.texts)
 
 
 def test_titles():

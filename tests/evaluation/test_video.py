@@ -4,7 +4,15 @@ from PIL import Image
 
 import kiloworlds
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.evaluation.video import picture_as_text, play_episode, write_video
+from kiloworlds.evaluation.video import (
+    Moment,
+    captioned,
+    pace,
+    picture_as_text,
+    play_episode,
+    short,
+    write_video,
+)
 
 
 def frames(count, height=30, width=40):
@@ -82,3 +90,53 @@ def test_text_instead_of_picture_where_there_is_one():
     assert first.picture is None
     assert first.text is not None
     assert "G" in first.text
+
+
+@pytest.mark.parametrize(
+    ("env_id", "rate"),
+    [("Taxi-v3", 4), ("Catch-v0", 4), ("NChain-v0", 4), ("Blackjack-v1", 4), ("CartPole-v1", 50)],
+)
+def test_games_of_turns_are_shown_slowly(env_id, rate):
+    assert pace(kiloworlds.make(env_id, 1), env_id) == rate
+
+
+def test_pace_of_other_backends_is_gymnasiums():
+    envs = kiloworlds.make("FrozenLake-v1", 1, backend="sync")
+    assert pace(envs, "FrozenLake-v1") == 4
+    envs.close()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "action", "words"),
+    [("Taxi-v3", 5, "drop off"), ("CartPole-v1", 1, "1"), ("Pendulum-v1", [-1.25], "-1.25")],
+)
+def test_moments_say_what_was_done_and_earned(env_id, action, words):
+    envs = kiloworlds.make(env_id, 1, autoreset_mode="disabled")
+    first, *_, last = play_episode(envs, lambda _: np.array([action]), seed=0, max_steps=2)
+    assert (first.action, first.reward) == (None, 0)
+    assert last.action == words
+    if env_id == "Taxi-v3":
+        assert (last.reward, last.episode_return) == (-10, -20)
+
+
+def test_caption_stands_above_the_picture():
+    picture = np.full((50, 300, 3), 7, np.uint8)
+    moment = Moment(3, "left", -1.0, -3.0, picture, None)
+    frame = captioned(moment)
+    strip = frame[:-50]
+    np.testing.assert_array_equal(frame[-50:], picture)
+    assert 20 <= len(strip) <= 40
+    assert len(strip) % 2 == 0
+    other = captioned(moment._replace(episode_return=-4.0))[:-50]
+    changed = np.flatnonzero((strip != other).any(axis=(0, 2)))
+    assert changed.min() > 200  # the return stands on the right
+    with pytest.raises(InvalidValueError, match="picture"):
+        captioned(moment._replace(picture=None))
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(-13, "-13"), (0.7656, "0.77"), (3656.03, "3,656.03"), (-0.001, "0"), (100, "100")],
+)
+def test_numbers_are_short(number, shown):
+    assert short(number) == shown

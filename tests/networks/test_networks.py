@@ -179,3 +179,17 @@ def test_networks_of_different_shapes_are_rows_of_one_matrix():
     for index, network in enumerate((large, small)):
         restored = rows.unpack(index, matrix[index])
         jax.tree.map(np.testing.assert_array_equal, restored, network)
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(1000.0, 0.1), (1e4, 1.0), (-300.0, 0.05)])
+def test_statistics_of_values_far_from_zero(mean, deviation):
+    values = np.random.default_rng(0).normal(mean, deviation, (400, 20, 2)).astype(np.float32)
+    statistics = RunningStatistics.of_shape(jnp.zeros(2)).update(values[:200]).update(values[200:])
+    spread = np.asarray(statistics.normalize(values)).std((0, 1))
+    np.testing.assert_allclose(spread, 1.0, rtol=0.02)
+
+
+def test_boxes_with_one_bound_are_clipped_at_it():
+    head = action_head(Box(np.array([0, -1, -np.inf]), np.array([np.inf, 3, 5]), (3,)))
+    raw = jnp.array([[-2.0, -2.0, -2.0], [7.0, 0.5, 7.0]])
+    np.testing.assert_allclose(head.to_environment(raw), [[0, -1, -2], [7, 2, 5]])

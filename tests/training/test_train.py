@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ import yaml
 import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError, UnknownNameError
 from kiloworlds.training.config import TrainConfig, build_config
+from kiloworlds.training.evaluate import evaluate
 from kiloworlds.training.fused import FusedTraining
 from kiloworlds.training.host import HostTraining
 from kiloworlds.training.placement import Axis, choose_placement
 from kiloworlds.training.run import RunDirectoryError, read_metrics
+from kiloworlds.training.train import DivergedError
 
 TINY = {
     "num_envs": 4,
@@ -287,3 +290,140 @@ def test_metrics_survive_a_kill(tmp_path):
     timer.cancel()
     steps = read_metrics(tmp_path / "run")["step"]
     assert list(steps[:5]) == seen
+
+
+def test_numpy_values_are_settings_too(tmp_path):
+    run = kw.train(
+        "ppo",
+        "CartPole-v1",
+        run_dir=tmp_path / "run",
+        env_kwargs={"length": np.linspace(0.2, 2.0, 4), "gravity": np.float64(9.0)},
+        **(TINY | {"total_steps": np.int64(640), "learning_rate": np.float32(1e-3)}),
+    )
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert config["total_steps"] == 640
+    assert config["env_kwargs"]["gravity"] == 9.0
+    np.testing.assert_allclose(config["env_kwargs"]["length"], np.linspace(0.2, 2.0, 4))
+    assert kw.load(run.path).evaluate(episodes=3).episodes == 3
+    assert kw.load(run.path).evaluate(episodes=3, env_kwargs={"length": 0.7}).episodes == 3
+
+
+def test_the_same_training_reports_the_same_rows(tmp_path):
+    metrics = [
+        kw.train(
+            "ppo", "CartPole-v1", run_dir=tmp_path / name, **(TINY | {"total_steps": 16000})
+        ).metrics
+        for name in "ab"
+    ]
+    np.testing.assert_array_equal(metrics[0]["step"], np.arange(1, 126) * 128)
+    for name in metrics[0].keys() - {"seconds", "fps"}:
+        np.testing.assert_array_equal(metrics[0][name], metrics[1][name])
+
+
+def test_training_needs_an_id():
+    with pytest.raises(InvalidValueError, match="needs the id of an environment, not function"):
+        kw.train("ppo", lambda: None)
+
+
+def test_an_environment_of_a_module_is_found_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "my_worlds_module.py").write_text(
+        "import kiloworlds as kw\n"
+        "from kiloworlds.envs.classic.cartpole import CartPole\n"
+        "kw.register('MyPole-v0', CartPole, max_episode_steps=20)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run = kw.train("ppo", "my_worlds_module:MyPole-v0", run_dir=tmp_path / "run", **TINY)
+    assert run.config["env_id"] == "my_worlds_module:MyPole-v0"
+    assert kw.load(run.path).evaluate(episodes=2).lengths.max() <= 20
+    with pytest.raises(UnknownNameError, match="no module 'my_world'"):
+        kw.train("ppo", "my_world:MyPole-v0", run_dir=tmp_path / "other")
+
+
+def test_a_policy_acts_on_one_observation_or_many(run):
+    policy = run.policy
+    assert policy.act(np.zeros((3, 4))).shape == (3,)
+    assert policy.act([0.0, 0.0, 0.0, 0.0]).shape == ()
+    with pytest.raises(InvalidValueError, match=r"shape \(3,\); they must be \(4,\)"):
+        policy.act(np.zeros(3))
+
+
+class NarrowObservations(gymnasium.Env):
+    """Observes bytes and bits, as games and flags do; fails with NaN rewards if asked to."""
+
+    observation_space = gymnasium.spaces.Dict(
+        picture=gymnasium.spaces.Box(0, 255, (3, 3), np.uint8),
+        flags=gymnasium.spaces.MultiBinary(2),
+    )
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, reward: float = 1.0):
+        self.reward = reward
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return {"picture": np.zeros((3, 3), np.uint8), "flags": np.ones(2, np.int8)}, {}
+
+    def step(self, action):
+        self.steps += 1
+        observation = {
+            "picture": np.full((3, 3), self.steps, np.uint8),
+            "flags": np.ones(2, np.int8),
+        }
+        return observation, self.reward, self.steps == 9, False, {}
+
+
+@pytest.fixture
+def narrow():
+    gymnasium.register("NarrowObservations-v0", NarrowObservations)
+    yield "NarrowObservations-v0"
+    del gymnasium.registry["NarrowObservations-v0"]
+
+
+def test_observations_of_bytes_and_bits(narrow, tmp_path):
+    run = kw.train("ppo", narrow, run_dir=tmp_path / "run", **TINY)
+    assert np.isfinite(run.metrics["train/value_loss"]).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*NaN value")
+def test_a_training_that_diverges_says_so_and_keeps_what_it_learnt(narrow, tmp_path):
+    with pytest.raises(DivergedError, match=r"value_loss.* not finite at step 64"):
+        kw.train(
+            "ppo", narrow, run_dir=tmp_path / "run", env_kwargs={"reward": float("nan")}, **TINY
+        )
+    assert kw.load(tmp_path / "run").policy is not None
+
+
+def test_an_error_of_the_caller_costs_nothing_that_was_learnt(tmp_path):
+    def fail(row):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", on_metrics=fail, **TINY)
+    assert kw.load(tmp_path / "run").evaluate(episodes=1).episodes == 1
+
+
+def test_sigterm_ends_training_like_ctrl_c(tmp_path):
+    run = kw.train(
+        "ppo",
+        "CartPole-v1",
+        run_dir=tmp_path / "run",
+        on_metrics=lambda row: signal.raise_signal(signal.SIGTERM),
+        **(TINY | {"total_steps": 10**7}),
+    )
+    assert run.interrupted
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert run.policy is not None
+
+
+def test_episodes_that_never_end_are_cut(tmp_path):
+    run = kw.train("ppo", "CliffWalking-v1", run_dir=tmp_path / "run", **TINY)
+    result = evaluate(run, 5, 0, max_steps=30)
+    assert result.episodes == 5
+    assert result.lengths.max() <= 30
+    assert result.cut == (result.lengths == 30).sum()
+
+
+def test_settings_of_the_training_are_no_parameters_of_the_environment(tmp_path):
+    with pytest.raises(InvalidValueError, match="'num_envs' is no parameter"):
+        kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", env_kwargs={"num_envs": 3})

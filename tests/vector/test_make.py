@@ -121,3 +121,46 @@ def test_sync_disabled_needs_a_reset():
         envs.step(np.ones(2, int))
     envs.reset(options={"reset_mask": finished})
     envs.step(np.ones(2, int))
+
+
+def test_render_mode_may_be_given():
+    assert kw.make("CartPole-v1", render_mode="rgb_array").render_mode == "rgb_array"
+    with pytest.raises(InvalidValueError, match=r"render_mode='human'.*renders as 'rgb_array'"):
+        kw.make("CartPole-v1", render_mode="human")
+
+
+def test_a_parameter_that_is_no_number():
+    with pytest.raises(InvalidValueError, match=r"length='abc' must be a number"):
+        kw.make("CartPole-v1", length="abc")
+
+
+def test_lists_of_numbers_are_one_value_each():
+    envs = kw.make("CartPole-v1", 2, length=[0.2, 0.7])
+    assert [float(envs.environment(index).env.length) for index in (0, 1)] == pytest.approx(
+        [0.2, 0.7]
+    )
+
+
+def test_arrays_for_environments_that_are_not_compiled():
+    with pytest.raises(InvalidValueError, match="gravity is an array"):
+        kw.make("LunarLander-v3", 2, gravity=np.array([-5.0, -6.0]))
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+@pytest.mark.parametrize(
+    ("env_id", "parameter"), [("Pendulum-v1", "g"), ("FrozenLake-v1", "success_rate")]
+)
+def test_batched_parameters_with_another_time_limit(env_id, limit, parameter):
+    values = {parameter: np.array([0.1, 0.5, 0.9])}
+    envs = kw.make(env_id, 3, max_episode_steps=limit, **values)
+    usual = kw.make(env_id, 3, **values)
+    for vector in (envs, usual):
+        vector.reset(seed=0)
+        vector.action_space.seed(0)
+    for _ in range(10):
+        for left, right in zip(
+            envs.step(envs.action_space.sample())[:2],
+            usual.step(usual.action_space.sample())[:2],
+            strict=True,
+        ):
+            np.testing.assert_array_equal(left, right)

@@ -7,6 +7,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 
+def mean_over_devices(
+    values: Float[Array, "..."], axes: int | tuple[int, ...], axis_name: str | None
+) -> Float[Array, "..."]:
+    """The mean over some axes and, with `axis_name`, over the devices on that axis.
+
+    For a variance take the mean of squared distances from the mean, never the mean of squares less
+    the squared mean: in 32 bits that difference loses everything when the mean is large.
+    """
+    mean = values.mean(axes)
+    return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
+
+
 class RunningStatistics(NamedTuple):
     """Number, mean and variance of everything seen, per entry of a pytree."""
 
@@ -30,21 +42,23 @@ class RunningStatistics(NamedTuple):
         """
         leaves = jax.tree.leaves(batch)
         size = jnp.float32(leaves[0].shape[0] * leaves[0].shape[1])
-        means = jax.tree.map(lambda leaf: leaf.mean((0, 1)), batch)
-        squares = jax.tree.map(lambda leaf: (leaf**2).mean((0, 1)), batch)
         if axis_name is not None:
-            means, squares = jax.lax.pmean((means, squares), axis_name)
             size = jax.lax.psum(size, axis_name)
+        means = jax.tree.map(lambda leaf: mean_over_devices(leaf, (0, 1), axis_name), batch)
+        variances = jax.tree.map(
+            lambda leaf, mean: mean_over_devices((leaf - mean) ** 2, (0, 1), axis_name),
+            batch,
+            means,
+        )
         total = self.total + size
         share = size / total
 
-        def merge(mean, variance, batch_mean, batch_square):
+        def merge(mean, variance, batch_mean, batch_variance):
             gap = batch_mean - mean
-            batch_variance = jnp.maximum(batch_square - batch_mean**2, 0.0)
             merged = variance + share * (batch_variance - variance)
             return mean + share * gap, merged + share * (1 - share) * gap**2
 
-        pairs = jax.tree.map(merge, self.mean, self.variance, means, squares)
+        pairs = jax.tree.map(merge, self.mean, self.variance, means, variances)
         structure = jax.tree.structure(self.mean)
         flat = structure.flatten_up_to(pairs)
         return RunningStatistics(

@@ -4,6 +4,7 @@
 Letters in shapes: T steps of a rollout, N environments, B transitions of a minibatch.
 """
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree, UInt32
 
 from kiloworlds.algorithms.advantages import generalized_advantages
-from kiloworlds.algorithms.normalization import RunningStatistics
+from kiloworlds.algorithms.normalization import RunningStatistics, mean_over_devices
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import permutation
 from kiloworlds.core.spaces import Box, Space
@@ -69,11 +70,10 @@ class PPOConfig:
     """Log standard deviation continuous actions start with, in half ranges of the action space."""
 
     def __post_init__(self):
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
         for name in ("num_steps", "num_epochs", "num_minibatches"):
-            _require(name, getattr(self, name), 1, np.inf, whole=True)
+            require_number(name, getattr(self, name), 1, whole=True)
         for name in ("gamma", "gae_lambda"):
-            _require(name, getattr(self, name), 0.0, 1.0)
+            require_number(name, getattr(self, name), 0.0, 1.0)
         for name in (
             "learning_rate",
             "clip_range",
@@ -82,23 +82,54 @@ class PPOConfig:
             "max_grad_norm",
             "adam_epsilon",
         ):
-            _require(name, getattr(self, name), 0.0, np.inf)
+            require_number(name, getattr(self, name), 0.0)
         if self.clip_range_value is not None:
-            _require("clip_range_value", self.clip_range_value, 0.0, np.inf)
+            require_number("clip_range_value", self.clip_range_value, 0.0)
+        require_number("initial_log_std", self.initial_log_std, -20.0, 20.0)
+        for name in (
+            "anneal_learning_rate",
+            "normalize_advantage",
+            "normalize_observations",
+            "normalize_rewards",
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_):
+                raise InvalidValueError(f"{name}={reprlib.repr(value)} must be True or False.")
+        if not isinstance(self.hidden_sizes, list | tuple):
+            raise InvalidValueError(
+                f"hidden_sizes={reprlib.repr(self.hidden_sizes)} must be a tuple of whole numbers, "
+                "one per layer, such as (64, 64)."
+            )
+        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
         for size in self.hidden_sizes:
-            _require("hidden_sizes", size, 1, np.inf, whole=True)
+            require_number("hidden_sizes", size, 1, whole=True)
+        if not isinstance(self.activation, str):
+            given = reprlib.repr(self.activation)
+            raise InvalidValueError(f"activation={given} must be a name, such as 'tanh'.")
         activation(self.activation)
 
 
-def _require(name: str, value: Any, low: float, high: float, whole: bool = False) -> None:
-    kinds = int | np.integer if whole else int | float | np.number
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        kind = "a whole number" if whole else "a number"
-        bounds = f"of {low} or more" if high == np.inf else f"between {low} and {high}"
-        nearest = ""
-        if isinstance(value, int | float) and np.isfinite(value):
-            nearest = f"; the nearest valid value is {min(max(value, low), high):g}"
-        raise InvalidValueError(f"{name}={value!r} must be {kind} {bounds}{nearest}.")
+_MOST = {True: 2**31 - 1, False: float(np.finfo(np.float32).max)}
+"""The largest number compiled code holds, by whether it is whole."""
+
+
+def require_number(
+    name: str, value: Any, low: float, high: float | None = None, whole: bool = False
+) -> None:
+    """Raises InvalidValueError unless `value` is a finite number between `low` and `high`."""
+    most = _MOST[whole] if high is None else high
+    kinds = int | np.integer if whole else int | float | np.integer | np.floating
+    if isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= most:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    above = number and value > most
+    bounds = f"of {low} or more" if high is None and not above else f"between {low} and {most}"
+    nearest = ""
+    if number:
+        near = min(max(value, low), most)
+        nearest = f"; the nearest valid value is {round(near) if whole else format(near, 'g')}"
+    kind = "a whole number" if whole else "a number"
+    raise InvalidValueError(f"{name}={reprlib.repr(value)} must be {kind} {bounds}{nearest}.")
 
 
 _POLICY_LOSSES = ("policy_gradient_loss", "entropy_loss", "approx_kl", "clip_fraction")
@@ -151,7 +182,7 @@ class PPO:
             statistics are then averaged over it.
         network_axis: a device axis of two, if any: one device learns the policy, the other the
             value function. Everything else happens on both alike, and the result is that of one
-            device.
+            device up to rounding.
     """
 
     def __init__(
@@ -340,7 +371,7 @@ class PPO:
                 f"a rollout; the nearest that does is {_nearest_divisor(size, config.num_minibatches)}."
             )
         flat = jax.tree.map(lambda leaf: leaf.reshape(size, *leaf.shape[2:]), batch)
-        words, unpack = _pack(flat)
+        take = _row_taker(flat)
 
         def minibatch_step(carry, minibatch):
             parameters, optimizer = carry
@@ -353,7 +384,7 @@ class PPO:
 
         def epoch(carry, order):
             # All minibatches of the epoch at once: many small kernels less in the inner loop.
-            minibatches = unpack(words[order])
+            minibatches = take(order)
             minibatches = minibatches._replace(advantage=self._standardize(minibatches.advantage))
             return jax.lax.scan(minibatch_step, carry, minibatches)
 
@@ -452,11 +483,9 @@ class PPO:
         """Zero mean and unit deviation within each of M minibatches."""
         if not self.config.normalize_advantage:
             return advantage
-        mean, square = advantage.mean(-1), (advantage**2).mean(-1)
-        if self.environment_axis is not None:
-            mean, square = jax.lax.pmean((mean, square), self.environment_axis)
-        deviation = jnp.sqrt(jnp.maximum(square - mean**2, 0.0))
-        return (advantage - mean[:, None]) / (deviation[:, None] + 1e-8)
+        centred = advantage - mean_over_devices(advantage, -1, self.environment_axis)[:, None]
+        variance = mean_over_devices(centred**2, -1, self.environment_axis)[:, None]
+        return centred / (jnp.sqrt(variance) + 1e-8)
 
     def _explained_variance(
         self, values: Float[Array, "T N"], targets: Float[Array, "T N"]
@@ -470,25 +499,34 @@ def _nearest_divisor(size: int, wanted: int) -> int:
     return min(divisors, key=lambda number: abs(number - wanted))
 
 
-def _pack(tree: PyTree) -> tuple[UInt32[Array, "B columns"], Callable]:
-    """Lays arrays `[B, ...]` of 32-bit numbers side by side as the words of one matrix.
+def _row_taker(tree: PyTree) -> Callable[[UInt32[Array, "*M"]], PyTree]:
+    """A function that takes rows `[*M, ...]` of all arrays `[B, ...]` of a pytree.
 
-    Picking rows of it is then one kernel instead of one per array.
-
-    Returns:
-        The matrix, and the function that takes an array of its rows `[*, columns]` apart again.
+    Arrays of 32-bit numbers are laid side by side as the words of one matrix: picking rows of it is
+    then one kernel instead of one per array.
     """
     leaves, structure = jax.tree.flatten(tree)
-    words = [
-        jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(leaf.shape[0], -1) for leaf in leaves
-    ]
-    ends = np.cumsum([word.shape[1] for word in words]).tolist()
+    words = {
+        index: jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(leaf.shape[0], -1)
+        for index, leaf in enumerate(leaves)
+        if leaf.dtype.itemsize == 4
+    }
+    matrix = jnp.concatenate(list(words.values()), axis=1)
+    ends = np.cumsum([word.shape[1] for word in words.values()]).tolist()
+    columns = {
+        index: slice(end - words[index].shape[1], end)
+        for index, end in zip(words, ends, strict=True)
+    }
 
-    def unpack(rows):
+    def take(order):
+        rows = matrix[order]
         parts = []
-        for leaf, word, end in zip(leaves, words, ends, strict=True):
-            part = rows[..., end - word.shape[1] : end].reshape(*rows.shape[:-1], *leaf.shape[1:])
+        for index, leaf in enumerate(leaves):
+            if index not in columns:
+                parts.append(leaf[order])
+                continue
+            part = rows[..., columns[index]].reshape(*order.shape, *leaf.shape[1:])
             parts.append(jax.lax.bitcast_convert_type(part, leaf.dtype))
         return structure.unflatten(parts)
 
-    return jnp.concatenate(words, axis=1), unpack
+    return take

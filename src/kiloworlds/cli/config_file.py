@@ -1,6 +1,7 @@
 """Reading settings from a YAML or JSON file, with errors that name the file and the key."""
 
 import json
+import reprlib
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,10 @@ def _load(path: Path) -> Any:
         raise InvalidValueError(f"{path}, line {error.lineno}: {error.msg}.") from error
     except yaml.YAMLError as error:
         raise InvalidValueError(_yaml_complaint(path, text, error)) from error
+    except RecursionError as error:
+        raise InvalidValueError(f"{path} is nested too deeply.") from error
+    except ValueError as error:  # JSON's only other complaint
+        raise InvalidValueError(f"{path}: a number has too many digits.") from error
 
 
 class _DuplicateKeyError(Exception):
@@ -72,19 +77,36 @@ def _unique_mapping(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     return mapping
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, refusing duplicate keys."""
+    """PyYAML's safe loader, refusing duplicate keys and values that hold themselves."""
+
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self.deep_construct = True  # what holds itself cannot be built at once, and is refused
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [(self.construct_object(key, deep=True), None) for key, _ in node.value]  # pyright: ignore[reportUnknownMemberType]
-        _unique_mapping(keys)
-        return super().construct_mapping(node, deep)
+        own = [key for key, _ in node.value if getattr(key, "tag", None) != _MERGE]
+        mapping = super().construct_mapping(node, deep)  # merges, refuses keys such as lists
+        _unique_mapping([(self.construct_object(key, deep=True), None) for key in own])  # pyright: ignore[reportUnknownMemberType]
+        return mapping
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)  # pyright: ignore[reportUnknownMemberType]
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{reprlib.repr(node.value)} is no valid {kind}", node.start_mark
+            ) from error
 
 
 def _yaml_complaint(path: Path, text: str, error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
-        return f"{path}: {error}."
+        return f"{path}: {' '.join(str(error).split())}."
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
     if "\t" in line:
@@ -97,6 +119,8 @@ def _value(path: Path, key: str, value: Any, kind: Any) -> Any:
         return convert(value, kind)
     except ValueError as error:
         raise InvalidValueError(f"{path}: {key}: {error}") from error
+    except OverflowError as error:
+        raise InvalidValueError(f"{path}: {key}: the number is too large.") from error
 
 
 def convert(value: Any, kind: Any) -> Any:
@@ -104,6 +128,7 @@ def convert(value: Any, kind: Any) -> Any:
 
     Raises:
         ValueError: it does not fit.
+        OverflowError: a whole number beyond any float, where a float is needed.
     """
     if get_origin(kind) in (Union, types.UnionType):
         options = get_args(kind)
@@ -113,21 +138,23 @@ def convert(value: Any, kind: Any) -> Any:
     if get_origin(kind) is tuple:
         entries = value if isinstance(value, list | tuple) else [value]
         return tuple(convert(entry, get_args(kind)[0]) for entry in entries)
-    if kind in (int, float) and not isinstance(value, bool):
+    if kind in (int, float):
         number = _number(value)
-        if number is not None and (kind is float or float(number).is_integer()):
+        if number is not None and (kind is float or number == number // 1):
             return kind(number)
     elif isinstance(value, get_origin(kind) or kind):
         return value
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-    raise ValueError(f"{value!r} is not {names.get(kind, 'a mapping of names to values')}.")
+    wanted = names.get(kind, "a mapping of names to values")
+    raise ValueError(f"{reprlib.repr(value)} is not {wanted}.")
 
 
 def _number(value: Any) -> float | int | None:
+    if isinstance(value, bool):
+        return None
     if isinstance(value, int | float):
         return value
     try:
-        number = float(value)
+        return float(value)
     except (TypeError, ValueError):
         return None
-    return number

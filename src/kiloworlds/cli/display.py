@@ -165,6 +165,7 @@ class LiveDisplay:
 
     def _progress(self, row: Row) -> RenderableType:
         step, seconds = row["step"], row["seconds"]
+        seeds = max(1, len(_as_list(row.get("rollout/ep_rew_mean"))))
         share = min(1.0, step / self._total_steps)
         line = Table.grid(padding=(0, 2))
         bar = ProgressBar(
@@ -176,11 +177,12 @@ class LiveDisplay:
         )
         text = Text(f"{share:4.0%}", style="bold")
         text.append(f"  {step:,} of {self._total_steps:,} steps", style="default")
-        if share < 1 and not self._finished and step:
-            text.append(f"  {duration(seconds / step * (self._total_steps - step))} left", "dim")
+        if share < 1 and not self._finished and row["fps"]:
+            left = (self._total_steps - step) * seeds / row["fps"]
+            text.append(f"  {duration(left)} left", "dim")
         elif self._finished:
             text.append(f"  {duration(seconds)}", "dim")
-        else:
+        elif share >= 1:
             text.append("  saving", "dim")
         line.add_row(bar, text)
         return line
@@ -194,8 +196,10 @@ class LiveDisplay:
         text = Text(spread_text(statistics, len(values)), style="bold green" if solved else "bold")
         text.append(f"  {sparkline(self._returns, 30)}", "cyan")
         if self._threshold is not None:
-            goal = f"solved at {self._threshold:g}"
-            text.append(f"  ✓ {goal}" if solved else f"  {goal}", "green" if solved else "dim")
+            goal = f"{self._threshold:g}"
+            text.append(
+                f"  ✓ solved ({goal})" if solved else f"  goal {goal}", "green" if solved else "dim"
+            )
         return text
 
     def _speed(self, row: Row) -> Text:

@@ -18,7 +18,8 @@ from kiloworlds.evaluation.task import reward_threshold
 DESCRIPTION = """\
 Plays whole episodes with a trained agent and tells their mean return with its 95% bootstrap
 interval: kiloworlds eval RUN [flags]. For a run of several seeds every seed's policy plays, and the
-interval is over seeds."""
+interval is over seeds. --env.length 0.7 and the like change the environment, to see how the policy
+generalises."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Options(options.Common):
 
 def run(arguments: list[str]) -> int:
     """Runs the command and returns its exit code."""
+    arguments, env_kwargs = options.split_env_flags(arguments)
     chosen = options.parse(Options, arguments, "eval", DESCRIPTION)
     if chosen.episodes < 1:
         raise InvalidValueError(f"--episodes {chosen.episodes} must be 1 or more.")
@@ -53,6 +55,7 @@ def run(arguments: list[str]) -> int:
         seed=chosen.seed,
         seed_index=chosen.seed_index,
         deterministic=not chosen.stochastic,
+        env_kwargs=env_kwargs,
     )
     low, high = result.interval
     threshold = reward_threshold(trained.config["env_id"])
@@ -66,6 +69,7 @@ def run(arguments: list[str]) -> int:
                 "confidence": 0.95,
                 "episodes": result.returns.size,
                 "std_return": float(result.returns.std()),
+                "cut": result.cut,
                 "mean_length": float(result.lengths.mean()),
                 "seed_returns": result.returns.mean(axis=1),
                 "reward_threshold": threshold,
@@ -81,6 +85,12 @@ def run(arguments: list[str]) -> int:
     if seeds > 1:
         each = "  ".join(number(value) for value in result.returns.mean(axis=1))
         console.print(Text(f"by seed {each}", "dim"), soft_wrap=True)
+    if result.cut:
+        console.print(
+            Text(
+                f"{result.cut} episodes never ended; they count up to where they were cut", "yellow"
+            )
+        )
     if threshold is not None:
         solved = result.mean_return >= threshold
         verdict = (

@@ -4,11 +4,13 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
 """
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 import kiloworlds
+from kiloworlds.cli.output import results_only_on_stdout
 from kiloworlds.core.errors import (
     InvalidValueError,
     KiloworldsError,
@@ -56,8 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a sign shows "?"
+            stream.reconfigure(errors="replace")
     try:
-        return _dispatch(arguments)
+        with results_only_on_stdout("--json" in arguments):
+            return _dispatch(arguments)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED

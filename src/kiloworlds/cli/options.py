@@ -1,9 +1,9 @@
 """What the commands share: reading flags into dataclasses, and where results and words go."""
 
 import dataclasses
+import importlib
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar, get_origin
@@ -12,6 +12,7 @@ import tyro
 import yaml
 from rich.console import Console
 
+from kiloworlds.cli.output import print_json as print_json
 from kiloworlds.core.errors import InvalidValueError
 
 Command = TypeVar("Command")
@@ -28,6 +29,9 @@ class Common:
 
     debug: Flag = False
     """Show the traceback of an error."""
+
+    imports: Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE")] = ()
+    """Python modules to import first, such as one that registers environments of your own."""
 
 
 def whole_number(word: str) -> int:
@@ -90,7 +94,7 @@ def parse(
     Wrong flags print what was meant and raise SystemExit(2), `--help` prints and raises
     SystemExit(0).
     """
-    return tyro.cli(
+    chosen = tyro.cli(
         command,
         args=list(arguments),
         prog=f"kiloworlds {verb}",
@@ -98,32 +102,23 @@ def parse(
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
         registry=_registry(),
     )
+    for module in getattr(chosen, "imports", ()):
+        _import(module)
+    return chosen
+
+
+def _import(module: str) -> None:
+    if "" not in sys.path:  # as `python -m` does: the module may be a file in this directory
+        sys.path.insert(0, "")
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise InvalidValueError(f"--import {module}: {error}.") from error
 
 
 def console(as_json: bool) -> Console:
     """The console for words: standard output, or standard error where that carries JSON."""
     return Console(stderr=as_json, highlight=False)
-
-
-def print_json(result: dict[str, Any] | list[Any]) -> None:
-    """Writes one JSON document to standard output; what is not finite becomes null."""
-    json.dump(_plain(result), sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
-    sys.stdout.flush()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "tolist"):  # numpy and JAX
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def split_env_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

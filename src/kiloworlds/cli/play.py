@@ -17,12 +17,15 @@ from kiloworlds.cli import options
 from kiloworlds.cli.display import number
 from kiloworlds.core import devices
 from kiloworlds.core.errors import InvalidValueError, KiloworldsError
-from kiloworlds.evaluation.task import frames_per_second, gymnasium_render_mode
+from kiloworlds.evaluation.task import gymnasium_render_mode
 from kiloworlds.evaluation.video import (
     FORMATS,
     Moment,
+    captioned,
+    pace,
     picture_as_text,
     play_episode,
+    short,
     write_video,
 )
 
@@ -44,7 +47,7 @@ class Options(options.Common):
     ascii: options.Flag = False
     """Play in the terminal, as text."""
     fps: float | None = None
-    """Frames per second; what the environment asks for if not given."""
+    """Frames per second; what the environment asks for if not given, 4 if it moves in turns."""
     seed: int = 0
     """Seed of the episode."""
     seed_index: int = 0
@@ -69,8 +72,8 @@ def run(arguments: list[str]) -> int:
     trained = kiloworlds.load(chosen.run)
     policy = trained.policy.select_seed(chosen.seed_index)
     env_id = trained.config["env_id"]
-    rate = chosen.fps or frames_per_second(env_id)
     envs = _make_env(trained)
+    rate = chosen.fps or pace(envs, env_id)
     moments = play_episode(
         envs,
         lambda observations: policy.act(observations, deterministic=not chosen.stochastic),
@@ -88,7 +91,7 @@ def run(arguments: list[str]) -> int:
         seen = [first, *moments]
         last = seen[-1]
         path = chosen.output or _video_path(trained.path, env_id, chosen)
-        write_video([moment.picture for moment in seen if moment.picture is not None], path, rate)
+        write_video([captioned(moment) for moment in seen], path, rate)
     envs.close()
     if chosen.json:
         result = {"env_id": env_id, "episode_return": last.episode_return, "steps": last.step}
@@ -137,4 +140,8 @@ def _as_text(moment: Moment, console: Console) -> Text:
     else:
         assert moment.picture is not None
         shown = Text(picture_as_text(moment.picture, min(console.width - 2, 100)))
-    return shown.append(f"\nstep {moment.step}  return {number(moment.episode_return)}\n", "dim")
+    words = [f"step {moment.step}"]
+    if moment.action is not None:
+        words += [f"action {moment.action}", f"reward {short(moment.reward)}"]
+    words.append(f"return {short(moment.episode_return)}")
+    return shown.append("\n" + "  ".join(words) + "\n", "dim")

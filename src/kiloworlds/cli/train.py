@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from kiloworlds.training.presets import preset
 DESCRIPTION = """\
 Trains an agent: kiloworlds train ALGORITHM ENV [flags].
 
-Settings come from the preset of the environment, then from --config, then from flags; the defaults
-below hold the first two already. Parameters of the environment: --env.length 0.7, or
---env-kwargs '{"length": 0.7}'. Ctrl-C ends early and keeps what was learnt."""
+Settings come from the preset of the environment, then from --config, then from flags; where the
+environment is named, the defaults below are those of its preset. Parameters of the environment:
+--env.length 0.7, or --env-kwargs '{"length": 0.7}'. Ctrl-C ends early and keeps what was learnt."""
 
 _INTERRUPTED = 130
 _NAMED = {
@@ -40,7 +41,7 @@ _NAMED = {
 class Options(options.Common):
     """Flags of `train` beside the settings."""
 
-    run_dir: Path | None = None
+    run_dir: str | None = None
     """Directory of the run; runs/ALGORITHM/ENV_1, ENV_2, ... if not given."""
     config: Path | None = None
     """YAML or JSON file with settings, such as the config.yaml of an earlier run."""
@@ -61,10 +62,13 @@ def run(arguments: list[str]) -> int:
     if "-h" in arguments or "--help" in arguments:
         algorithm, env_id = algorithm or "ppo", env_id or ""
     if algorithm is None or env_id is None:
+        where = f", and {named['config']} names neither" if "config" in named else ""
         raise InvalidValueError(
-            "train needs an algorithm and an environment before the flags, such as: "
+            f"train needs an algorithm and an environment before the flags{where}, such as: "
             "kiloworlds train ppo CartPole-v1."
         )
+    if ":" in env_id and "" not in sys.path:  # as `python -m` does: the module may be a file here
+        sys.path.insert(0, "")
     settings, chosen = _parse(algorithm, env_id, from_file, arguments)
     settings["env_kwargs"] = settings["env_kwargs"] | env_flags
     return _train(algorithm, env_id, settings, chosen)
@@ -91,6 +95,8 @@ def _split_names(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             value = next(remaining, "")
         if not value:
             raise InvalidValueError(f"{flag} needs a value.")
+        if named.get(_NAMED[flag], value) != value:
+            raise InvalidValueError(f"{named[_NAMED[flag]]} and {flag} {value}: give one of them.")
         named[_NAMED[flag]] = value
     return rest, named
 
@@ -137,7 +143,7 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
 
     def on_start(path: Path, config: TrainConfig) -> None:
         shown.enter_context(display)
-        if chosen.run_dir is not None and path != chosen.run_dir:
+        if chosen.run_dir is not None and path != Path(chosen.run_dir):
             message = f"{chosen.run_dir} holds a run already; this one goes to {path}."
             console.print(Text(message, "yellow"), soft_wrap=True)
 
@@ -187,7 +193,7 @@ def _say_what_next(
     console.print()
     for name, value in (
         ("run", path),
-        ("final return", final + spread),
+        ("final return", f"{final}{spread} (actions drawn as in training; eval takes the best)"),
         ("learning curve", curve),
         ("next", f"kiloworlds eval {path}"),
         ("", f"kiloworlds play {path}"),

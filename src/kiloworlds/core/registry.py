@@ -15,11 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from kiloworlds.core.environment import Environment
-from kiloworlds.core.errors import InvalidValueError, did_you_mean, unknown_name
+from kiloworlds.core.errors import (
+    InvalidValueError,
+    UnknownNameError,
+    did_you_mean,
+    unknown_name,
+)
 from kiloworlds.core.time_limit import TimeLimit
 
 ENTRY_POINT_GROUP = "kiloworlds.environments"
+_LIMIT = "max_episode_steps"
 
 
 @dataclass(frozen=True)
@@ -51,11 +59,26 @@ class EnvSpec:
         if isinstance(constructor, str):
             module, _, name = constructor.partition(":")
             constructor = getattr(importlib.import_module(module), name)
-        arguments = self.kwargs | kwargs
-        limit = arguments.pop("max_episode_steps", self.max_episode_steps)
+        arguments = self.kwargs | {
+            name: np.asarray(value) if is_batched(value) else value
+            for name, value in kwargs.items()
+        }
+        limit = arguments.pop(_LIMIT, self.max_episode_steps)
+        whole = isinstance(limit, int | np.integer) and not isinstance(limit, bool)
+        if limit is not None and not (whole and limit >= 1):
+            raise InvalidValueError(
+                f"{self.id}: {_LIMIT}={limit!r} must be a whole number of 1 or more, or None."
+            )
         self._check_names(constructor, arguments)
+        self._check_numbers(constructor, arguments)
         environment = constructor(**arguments)
         return environment if limit is None else TimeLimit(environment, limit)
+
+    def build_reference(self, **kwargs: Any) -> Environment:
+        """The environment with the defaults of all its parameters, against which batched ones are
+        told; wrapped in a time limit exactly if `build(**kwargs)` is."""
+        limit = {"max_episode_steps": kwargs[_LIMIT]} if _LIMIT in kwargs else {}
+        return self.build(**limit)
 
     def _check_names(self, constructor: Callable[..., Environment], arguments: dict) -> None:
         parameters = inspect.signature(constructor).parameters
@@ -63,11 +86,27 @@ class EnvSpec:
             return
         for name in arguments:
             if name not in parameters:
-                known = [*parameters, "max_episode_steps"]
+                known = [*parameters, _LIMIT]
                 raise InvalidValueError(
                     f"{self.id} takes no argument {name!r}.{did_you_mean(name, known)} "
                     f"It takes: {', '.join(known)}."
                 )
+
+    def _check_numbers(self, constructor: Callable[..., Environment], arguments: dict) -> None:
+        parameters = inspect.signature(constructor).parameters
+        for name, value in arguments.items():
+            default = parameters[name].default if name in parameters else None
+            if isinstance(default, float) and isinstance(value, str | bool | None):
+                raise InvalidValueError(
+                    f"{self.id}: {name}={value!r} must be a number; the default is {default:g}."
+                )
+
+
+def is_batched(value: Any) -> bool:
+    """Whether a parameter is a list with a number for each environment."""
+    return isinstance(value, list) and all(
+        isinstance(entry, int | float) and not isinstance(entry, bool) for entry in value
+    )
 
 
 _specs: dict[str, EnvSpec] = {}
@@ -123,9 +162,20 @@ def list_envs() -> list[str]:
 
 
 def find_spec(id: str) -> EnvSpec | None:
-    """The spec of a compiled environment, or None if there is none of that id."""
+    """The spec of a compiled environment, or None if there is none of that id.
+
+    "module:id" imports the module first, which then registers its environments.
+    """
     _load_entry_points()
-    return _specs.get(id)
+    module, colon, name = id.rpartition(":")
+    if colon:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            raise UnknownNameError(f"{id!r}: there is no module {module!r} to import.") from error
+    return _specs.get(name)
 
 
 def make_environment(id: str, **kwargs: Any) -> Environment:

@@ -34,8 +34,9 @@ _builtin(
     is_slippery=True,
 )
 # Gymnasium renamed v3 to v4 when it mended rain and fickle passengers; the default rules are one.
-_builtin("Taxi-v3", f"{_TOY_TEXT}.taxi:Taxi", 200, 8.0)
-_builtin("Taxi-v4", f"{_TOY_TEXT}.taxi:Taxi", 200, 8.0)
+# Gymnasium's reward threshold for Taxi, 8, lies above what the best policy reaches, 7.93.
+_builtin("Taxi-v3", f"{_TOY_TEXT}.taxi:Taxi", 200, None)
+_builtin("Taxi-v4", f"{_TOY_TEXT}.taxi:Taxi", 200, None)
 _builtin("Blackjack-v1", f"{_TOY_TEXT}.blackjack:Blackjack", None, None, sab=True, natural=False)
 _builtin("Catch-v0", f"{_TOY_TEXT}.catch:Catch", None, 1.0)
 _builtin("NChain-v0", f"{_TOY_TEXT}.nchain:NChain", 1000, None)

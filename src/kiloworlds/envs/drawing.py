@@ -1,10 +1,12 @@
 """A small canvas in world coordinates, for the pictures of environments."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 Point = tuple[float, float]
+Align = Literal["left", "center", "right"]
 
 _SCALE = 3  # drawn larger and shrunk, which smooths edges
 
@@ -62,12 +64,15 @@ class Canvas:
         size = radius * self._unit
         self._draw.ellipse((x - size, y - size, x + size, y + size), fill=color)
 
-    def text(self, center: Point, text: str, color: str, size: int = 16) -> None:
-        """Text centred at a point, `size` pixels high."""
+    def text(
+        self, point: Point, text: str, color: str, size: int = 16, align: Align = "center"
+    ) -> None:
+        """Text `size` pixels high whose centre, left or right end lies at a point."""
         from PIL import ImageFont
 
         font = ImageFont.load_default(size * _SCALE)
-        self._draw.text(self._pixel(center), text, fill=color, font=font, anchor="mm")
+        anchor = {"left": "lm", "center": "mm", "right": "rm"}[align]
+        self._draw.text(self._pixel(point), text, fill=color, font=font, anchor=anchor)
 
     def pixels(self) -> np.ndarray:
         """The picture as uint8 RGB `[height, width, 3]`."""

@@ -1,7 +1,7 @@
 """How well the policies of a run play, seed by seed."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,6 +25,8 @@ class RunEvaluation:
     seed_indices: tuple[int, ...]
     returns: Float[np.ndarray, "seeds episodes"]
     lengths: Int[np.ndarray, "seeds episodes"]
+    cut: int = 0
+    """Episodes that did not end in time and count as far as they went."""
 
     @property
     def mean_return(self) -> float:
@@ -50,23 +52,26 @@ def evaluate_run(
     seed: int = 10_000,
     seed_index: int | None = None,
     deterministic: bool = True,
+    env_kwargs: dict[str, Any] | None = None,
 ) -> RunEvaluation:
     """Plays whole episodes with the policy of every seed, or of the one at `seed_index`.
 
     Args:
         episodes: per policy.
         seed: environments are seeded from it on, the same for every policy.
+        env_kwargs: parameters of the environment other than those it was trained in.
 
     Raises:
         InvalidValueError: a seed index the run does not have, or fewer episodes than 1.
     """
     indices = range(run.policy.num_seeds) if seed_index is None else (seed_index,)
     results = [
-        evaluate(run, episodes, seed, deterministic, run.policy.select_seed(index))
+        evaluate(run, episodes, seed, deterministic, run.policy.select_seed(index), env_kwargs)
         for index in indices
     ]
     return RunEvaluation(
         tuple(indices),
         np.stack([result.returns for result in results]),
         np.stack([result.lengths for result in results]),
+        sum(result.cut for result in results),
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kiloworlds.training.run import Run
 
 _CURVE, _GOAL, _INK, _GRID = "#4f46e5", "#059669", "#1e293b", "#e2e8f0"
+_FEW_ROWS = 10  # so few are marked, as the line alone hides where they are
 
 
 def learning_curve(
@@ -28,7 +29,9 @@ def learning_curve(
 ) -> Figure:
     """Draws mean return against environment steps and against seconds.
 
-    The band is one standard deviation over seeds to either side; thin lines are single seeds.
+    The band is one standard deviation over seeds to either side; thin lines are single seeds. Where
+    the first returns are so bad that they would squeeze the rest, the axis begins above them and a
+    note says where the curve does. Seconds begin after compilation; a single row has none.
 
     Args:
         steps: environment steps of one seed.
@@ -43,28 +46,81 @@ def learning_curve(
     seen = np.isfinite(returns).any(axis=1)
     if not seen.any():
         raise InvalidValueError("there is no learning curve: no episode has ended.")
-    steps, seconds, returns = steps[seen], seconds[seen], returns[seen]
+    clock = _without_compilation(steps, seconds)
+    steps, returns = steps[seen], returns[seen]
     figure = Figure(figsize=(9, 4.2), dpi=150, layout="constrained", facecolor="white")
-    by_steps, by_seconds = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    if clock is None or len(steps) == 1:
+        by_steps = last = figure.subplots()
+    else:
+        by_steps, last = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+        _draw(last, clock[seen], returns, threshold)
+        last.set_xlabel("seconds, without compilation")
     _draw(by_steps, steps, returns, threshold)
-    _draw(by_seconds, seconds, returns, threshold)
     by_steps.xaxis.set_major_formatter(EngFormatter(sep=""))
     by_steps.set_xlabel("environment steps per seed" if returns.shape[1] > 1 else "steps")
-    by_seconds.set_xlabel("seconds")
     by_steps.set_ylabel("mean episode return")
+    if len(steps) == 1:
+        _note(by_steps, 0.7, "one row of metrics only: train for more steps to see a curve")
+    elif (limits := _cut(steps, returns, threshold)) is not None:
+        by_steps.set_ylim(*limits)
+        worst = f"{np.nanmin(returns):,.0f}"
+        _note(by_steps, 0.985, f"axis cut: the first returns, down to {worst}, lie below")
     if threshold is not None:
-        by_steps.annotate(
-            f"solved at {threshold:g}",
-            (0.01, threshold),
+        # Beside the panel, where no curve can run through it.
+        last.annotate(
+            f"solved at\n{threshold:g}",
+            (1, threshold),
             xycoords=("axes fraction", "data"),
-            xytext=(0, -3),
+            xytext=(5, 0),
             textcoords="offset points",
-            va="top",
+            va="center",
             color=_GOAL,
             fontsize=8,
         )
     figure.suptitle(title, x=0.012, ha="left", color=_INK, fontsize=12, fontweight="bold")
     return figure
+
+
+def _without_compilation(
+    steps: Float[np.ndarray, " rows"], seconds: Float[np.ndarray, " rows"]
+) -> Float[np.ndarray, " rows"] | None:
+    """Seconds of training alone; None where there are too few rows to tell.
+
+    The first row holds compilation: what it would have taken without is judged by the others' pace.
+    """
+    if len(steps) < 2 or seconds[-1] <= seconds[0] or steps[-1] <= steps[0]:
+        return None
+    pace = (seconds[-1] - seconds[0]) / (steps[-1] - steps[0])
+    return seconds - max(0.0, seconds[0] - pace * steps[0])
+
+
+def _cut(
+    steps: Float[np.ndarray, " rows"],
+    returns: Float[np.ndarray, "rows seeds"],
+    threshold: float | None,
+) -> tuple[float, float] | None:
+    """The ends of an axis that leaves out the first returns, None if it should hold all.
+
+    It is cut only below zero, and where the first quarter of the steps makes it more than twice as
+    long as the rest needs.
+    """
+    lowest = np.nanmin(returns, axis=1)
+    quarter = steps[0] + (steps[-1] - steps[0]) / 4
+    late = np.append(lowest[steps >= quarter], np.interp(quarter, steps, lowest))
+    top = max(np.nanmax(returns), -np.inf if threshold is None else threshold)
+    margin = max(0.25 * (top - late.min()), 0.05 * (top - lowest.min()))
+    bottom = min(0.0, late.min() - margin)
+    if top - lowest.min() <= 2 * (top - bottom):
+        return None
+    return bottom, top + 0.05 * (top - bottom)
+
+
+def _note(axes: Axes, right: float, text: str) -> None:
+    """Small text at the bottom of a panel; `right` is where it ends, in widths of the panel."""
+    place = right, 0.03
+    axes.annotate(
+        text, place, xycoords="axes fraction", ha="right", color=_INK, fontsize=8, alpha=0.75
+    )
 
 
 def _draw(
@@ -79,7 +135,8 @@ def _draw(
     if returns.shape[1] > 1:
         axes.plot(x, returns, color=_CURVE, linewidth=0.6, alpha=0.25)
         axes.fill_between(x, mean - spread, mean + spread, color=_CURVE, alpha=0.15, linewidth=0)
-    axes.plot(x, mean, color=_CURVE, linewidth=2, marker="o" if len(x) == 1 else None)
+    marker = "o" if len(x) <= _FEW_ROWS else None
+    axes.plot(x, mean, color=_CURVE, linewidth=2, marker=marker, markersize=4)
     axes.set_xlim(left=0)
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)

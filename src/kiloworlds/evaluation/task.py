@@ -1,5 +1,6 @@
 """What is known about a task by its id, whether kiloworlds or Gymnasium registered it."""
 
+import sys
 from typing import Any
 
 import gymnasium
@@ -11,7 +12,13 @@ DEFAULT_FRAMES_PER_SECOND = 30.0
 
 
 def reward_threshold(env_id: str) -> float | None:
-    """The mean return at which the task counts as solved; None if undefined or unknown."""
+    """The mean return at which the task counts as solved; None if undefined or unknown.
+
+    Of a task "module:id" it is unknown until that module has been imported.
+    """
+    module, colon, _ = env_id.rpartition(":")
+    if colon and module not in sys.modules:
+        return None
     spec = find_spec(env_id) or gymnasium.registry.get(env_id)
     return None if spec is None else spec.reward_threshold
 

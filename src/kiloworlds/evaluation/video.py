@@ -4,26 +4,33 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError
+from kiloworlds.envs.drawing import Canvas
+from kiloworlds.evaluation.task import frames_per_second
 from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.compiled import CompiledVectorEnv
 
 FORMATS = (".gif", ".mp4")
+TURNS_PER_SECOND = 4.0
 _RAMP = " .:-=+*#%@"
 
 Frame = UInt8[np.ndarray, "height width 3"]
 
 
 class Moment(NamedTuple):
-    """One moment of an episode: what has been earned so far, and how it looks.
+    """One moment of an episode: what led to it, what has been earned so far, and how it looks.
 
-    `picture` or `text`, or both, are None.
+    `action` in words is None at the first moment; `picture` or `text`, or both, are None.
     """
 
     step: int
+    action: str | None
+    reward: float
     episode_return: float
     picture: Frame | None
     text: str | None
@@ -47,27 +54,79 @@ def play_episode(
         max_steps: ends an episode that does not.
     """
     observations, _ = envs.reset(seed=seed)
-    total, finished = 0.0, False
-    yield _moment(envs, 0, total, as_text)
+    total = 0.0
+    yield Moment(0, None, 0.0, total, *_look(envs, as_text))
     for step in range(1, max_steps + 1):
-        observations, rewards, terminated, truncated, _ = envs.step(act(observations))
-        total += float(rewards[0])
-        finished = bool(terminated[0] or truncated[0])
-        yield _moment(envs, step, total, as_text)
-        if finished:
+        actions = act(observations)
+        observations, rewards, terminated, truncated, _ = envs.step(actions)
+        reward = float(rewards[0])
+        total += reward
+        words = _in_words(envs, jax.tree.map(lambda leaf: leaf[0], actions))
+        yield Moment(step, words, reward, total, *_look(envs, as_text))
+        if terminated[0] or truncated[0]:
             return
 
 
-def _moment(envs: VectorEnv, step: int, total: float, as_text: bool) -> Moment:
+def _look(envs: VectorEnv, as_text: bool) -> tuple[Frame | None, str | None]:
+    """The picture and the text of the present state."""
     text = envs.describe(0) if isinstance(envs, CompiledVectorEnv) else None
     if as_text and text is not None:
-        return Moment(step, total, None, text)
+        return None, text
     frames = None if envs.render_mode is None else envs.render()
     if frames is None:
-        return Moment(step, total, None, text)
+        return None, text
     if envs.render_mode == "ansi":
-        return Moment(step, total, None, str(frames[0]))
-    return Moment(step, total, np.asarray(frames[0], np.uint8), None)
+        return None, str(frames[0])
+    return np.asarray(frames[0], np.uint8), None
+
+
+def _in_words(envs: VectorEnv, action: Any) -> str:
+    """The name of an action where the environment gives names, else its number or numbers."""
+    environment = envs.env.unwrapped if isinstance(envs, CompiledVectorEnv) else None
+    names = getattr(environment, "action_names", None)
+    if names is not None:
+        return names[int(action)]
+    numbers = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(action)])
+    return " ".join(short(number) for number in numbers)
+
+
+def short(number: float) -> str:
+    """A number with at most two decimals, such as -13, 0.77 or 3,656.03."""
+    return f"{round(float(number), 2) + 0.0:,.2f}".rstrip("0").rstrip(".")
+
+
+def pace(envs: VectorEnv, env_id: str) -> float:
+    """The frames per second at which to show an episode.
+
+    Environments whose state holds whole numbers only, as in board games, move from turn to turn and
+    are shown at four turns a second; others as Gymnasium's environment of that id asks, else at 30.
+    """
+    if isinstance(envs, CompiledVectorEnv):
+        state, _ = jax.eval_shape(envs.env.unwrapped.reset, jax.random.key(0))
+        if not any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state)):
+            return TURNS_PER_SECOND
+    return frames_per_second(env_id)
+
+
+def captioned(moment: Moment) -> Frame:
+    """The picture of a moment below a strip with its step, the action taken and the return so far.
+
+    Raises:
+        InvalidValueError: the moment has no picture.
+    """
+    if moment.picture is None:
+        raise InvalidValueError("only a moment with a picture can have a caption.")
+    width = moment.picture.shape[1]
+    size = min(20, max(8, width // 20))  # pixels; small pictures get small letters
+    strip = Canvas(width, 2 * size, x_range=(0, width), background="#e2e8f0")
+    strip.text((size, 0), f"step {moment.step:,}", "#1e293b", size, align="left")
+    if moment.action is not None:
+        is_name = moment.action[:1].isalpha()
+        action = moment.action if is_name else f"action {moment.action}"
+        strip.text((width / 2, 0), action, "#64748b", size)
+    earned = f"return {short(moment.episode_return)}"
+    strip.text((width - size, 0), earned, "#1e293b", size, align="right")
+    return np.concatenate([strip.pixels(), moment.picture])
 
 
 def write_video(frames: Sequence[Frame], path: Path, frames_per_second: float) -> None:

@@ -113,8 +113,9 @@ class MultiCategorical(ActionHead):
 class DiagonalGaussian(ActionHead):
     """Independent normals with learnt standard deviations that do not depend on the observation.
 
-    Raw actions are in units of half the range of a bounded box around its centre, and are clipped to
-    the box only on the way to the environment, so that densities stay those of a normal.
+    Raw actions are in units of half the range around the centre where a box has both bounds, and as
+    they are where it has one or none. They are clipped to the box only on the way to the
+    environment, so that densities stay those of a normal.
     """
 
     space: Box = field(kw_only=True)
@@ -133,10 +134,11 @@ class DiagonalGaussian(ActionHead):
 
     def to_environment(self, raw):
         actions = raw.reshape((*raw.shape[:-1], *self.space.shape))
-        if not self.space.is_bounded:
-            return actions
         low, high = self.space.low, self.space.high
-        return jnp.clip((low + high) / 2 + actions * ((high - low) / 2), low, high)
+        bounded = np.isfinite(low) & np.isfinite(high)
+        centre = np.where(bounded, (low + high) / 2, 0.0)
+        half_range = np.where(bounded, (high - low) / 2, 1.0)
+        return jnp.clip(centre + actions * half_range, low, high)
 
 
 def action_head(space: Space) -> ActionHead:

@@ -1,11 +1,12 @@
 """The settings of one training run."""
 
+import reprlib
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from kiloworlds.algorithms.ppo import PPOConfig
+from kiloworlds.algorithms.ppo import PPOConfig, require_number
 from kiloworlds.core.errors import InvalidValueError, unknown_name
 
 ALGORITHMS: dict[str, type] = {"ppo": PPOConfig}
@@ -31,8 +32,8 @@ class TrainConfig:
     backend: str = "auto"
     """Executor of the environments: auto, compiled or sync."""
     devices: int | None = None
-    """Devices the seeds (or, for one seed, the environments) are spread over; None: as many as
-    share the seeds evenly."""
+    """Devices the seeds (or, for one seed, the environments) are spread over; None: as many as leave
+    the result as it is."""
 
     @property
     def steps_per_update(self) -> int:
@@ -45,14 +46,19 @@ class TrainConfig:
         return -(-self.total_steps // self.steps_per_update)
 
     def __post_init__(self):
-        for name in ("total_steps", "num_envs", "num_seeds", "devices"):
-            value = getattr(self, name)
-            if name == "devices" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise InvalidValueError(f"{name}={value!r} must be a whole number of 1 or more.")
-        if not 0 <= self.seed < 2**32 - self.num_seeds:
-            raise InvalidValueError(f"seed={self.seed} must be between 0 and 2^32 - num_seeds.")
+        require_number("total_steps", self.total_steps, 1, 2**53, whole=True)
+        for name in ("num_envs", "num_seeds"):
+            require_number(name, getattr(self, name), 1, whole=True)
+        if self.devices is not None:
+            require_number("devices", self.devices, 1, whole=True)
+        require_number("seed", self.seed, 0, 2**32 - 1 - self.num_seeds, whole=True)
+        if not isinstance(self.env_kwargs, dict) or not all(
+            isinstance(name, str) for name in self.env_kwargs
+        ):
+            raise InvalidValueError(
+                f"env_kwargs={reprlib.repr(self.env_kwargs)} must map names to values, such as "
+                "{'length': 0.7}."
+            )
         if self.steps_per_update % self.settings.num_minibatches:
             raise InvalidValueError(
                 f"num_minibatches={self.settings.num_minibatches} does not divide num_envs * "
@@ -69,12 +75,22 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
         """Builds the settings from names and values; see `build_config`."""
-        values = dict(values)
+        values = {"algorithm": None, "env_id": None, **values}
         return build_config(values.pop("algorithm"), values.pop("env_id"), values)
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _python_value(value: Any) -> Any:
+    """Numpy and JAX scalars as Python's, arrays as nested lists: what a config file can hold."""
+    match value:
+        case dict():
+            return {name: _python_value(entry) for name, entry in value.items()}
+        case list() | tuple():
+            return type(value)(map(_python_value, value))
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def setting_names(algorithm: str) -> list[str]:
@@ -88,8 +104,8 @@ _NOT_SETTINGS = ("algorithm", "env_id", "settings")
 
 def algorithm_config(algorithm: str) -> type:
     """The configuration class of an algorithm, or UnknownNameError."""
-    if algorithm not in ALGORITHMS:
-        raise unknown_name("algorithm", algorithm, ALGORITHMS, ", ".join(ALGORITHMS))
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise unknown_name("algorithm", str(algorithm), ALGORITHMS, ", ".join(ALGORITHMS))
     return ALGORITHMS[algorithm]
 
 
@@ -100,6 +116,12 @@ def build_config(algorithm: str, env_id: str, overrides: dict[str, Any]) -> Trai
         UnknownNameError: an algorithm or setting that does not exist; near names are suggested.
         InvalidValueError: a value outside its range.
     """
+    if not isinstance(env_id, str):
+        raise InvalidValueError(
+            f"training needs the id of an environment, not {type(env_id).__name__}: register it first, "
+            "with kiloworlds.register or gymnasium.register, so that a run can be loaded again."
+        )
+    overrides = _python_value(overrides)
     settings_class = algorithm_config(algorithm)
     settings_names = {item.name for item in fields(settings_class)}
     own_names = {item.name for item in fields(TrainConfig)} - set(_NOT_SETTINGS)
@@ -107,7 +129,7 @@ def build_config(algorithm: str, env_id: str, overrides: dict[str, Any]) -> Trai
         if name not in settings_names | own_names:
             known = sorted(settings_names | own_names)
             raise unknown_name(
-                "setting", name, known, f"`kiloworlds train {algorithm} {env_id} --help`"
+                "setting", str(name), known, f"`kiloworlds train {algorithm} {env_id} --help`"
             )
     settings = settings_class(
         **{name: value for name, value in overrides.items() if name in settings_names}

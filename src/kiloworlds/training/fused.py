@@ -76,8 +76,8 @@ def _split_environments() -> LoopState:
 class FusedTraining:
     """Trains on a compiled environment, all seeds in one program.
 
-    Seeds are independent: each has its own network, environments and keys, and its result does not
-    depend on which others run. `kiloworlds.training.placement` says what several devices share.
+    Seeds are independent: each has its own network, environments and keys, and computes what it would
+    compute alone, up to rounding. `kiloworlds.training.placement` says what several devices share.
 
     Args:
         config: the settings.

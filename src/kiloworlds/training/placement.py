@@ -17,13 +17,14 @@ class Axis(StrEnum):
     """What is spread over devices."""
 
     SEEDS = "seeds"
-    """Each device trains some of the seeds: nothing is exchanged, the result does not change."""
+    """Each device trains some of the seeds: nothing is exchanged."""
     NETWORKS = "networks"
     """One of two devices learns the policies, the other the value functions: they exchange a
-    number per minibatch, and the result does not change."""
+    number per minibatch."""
     ENVIRONMENTS = "environments"
     """Each device steps some of the environments of every seed, and gradients are averaged: the
-    minibatches, hence the result, depend on the number of devices."""
+    minibatches depend on the number of devices. The other two compute the same thing on any number,
+    up to the rounding of floating-point sums."""
 
 
 class Placement(NamedTuple):
@@ -40,7 +41,7 @@ def configure_devices(config: TrainConfig) -> None:
     networks are small: measured on two cores, XLA's own threads made small networks slower.
     """
     cores = available_cores()
-    wanted = config.devices or _largest_divisor(config.num_seeds, cores)
+    wanted = min(config.devices or _largest_divisor(config.num_seeds, cores), cores)
     if config.devices is None and wanted == 1:
         wanted = min(2, cores)
     small = max(config.settings.hidden_sizes, default=0) <= _SMALL_LAYER

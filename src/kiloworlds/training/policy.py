@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from kiloworlds.algorithms.ppo import PPO, PPOState
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
-from kiloworlds.core.spaces import Space
+from kiloworlds.core.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 
 
 class Policy:
@@ -54,22 +54,37 @@ class Policy:
         return Policy(self.algorithm, self._states, index)
 
     def act(self, observations: PyTree, deterministic: bool = True) -> PyTree:
-        """Chooses actions for a batch of observations.
+        """Chooses actions for a batch of observations, or for a single one.
 
         Args:
-            observations: `[N, ...]`, as a vector environment gives them.
+            observations: `[N, ...]`, as a vector environment gives them, or `[...]`.
             deterministic: the most likely action; otherwise one drawn from the policy.
 
         Returns:
-            Actions `[N, ...]` as numpy arrays, fit for `step`.
+            Actions `[N, ...]` (or `[...]`) as numpy arrays, fit for `step`.
+
+        Raises:
+            InvalidValueError: observations of another shape.
         """
-        observations = jax.tree.map(jnp.asarray, observations)
+        observations = self._check(observations)
         if deterministic:
             actions = self._greedy(self._policy, observations)
         else:
             self._key, key = jax.random.split(self._key)
             actions = self._sample(self._policy, key, observations)
         return jax.tree.map(np.asarray, actions)
+
+    def _check(self, observations: PyTree) -> PyTree:
+        space = self.observation_space
+        if not isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary):
+            return jax.tree.map(jnp.asarray, observations)
+        array = jnp.asarray(observations)
+        if array.shape[array.ndim - len(space.shape) :] != space.shape:
+            raise InvalidValueError(
+                f"observations have shape {array.shape}; they must be {space.shape}, or "
+                f"{('N', *space.shape)} for a batch.".replace("'N'", "N")
+            )
+        return array
 
     def act_in_program(self, observations: PyTree) -> PyTree:
         """The most likely actions, for use inside compiled code."""

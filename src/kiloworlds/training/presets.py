@@ -42,7 +42,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         # Threshold -110; PPO of RL Baselines3 Zoo about -110. A large entropy bonus keeps the policy
         # from settling for a swing too many, -128. Measured: -108 to -107.
         "MountainCar-v0": {
-            "total_steps": 2_000_000,
+            "total_steps": 3_000_000,
             "num_envs": 256,
             "num_steps": 64,
             "num_minibatches": 8,

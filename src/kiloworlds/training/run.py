@@ -8,6 +8,7 @@ videos/, *.png    made by `kiloworlds play` and at the end of training
 """
 
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,15 @@ import yaml
 from kiloworlds.algorithms.ppo import PPO
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, KiloworldsError
+from kiloworlds.core.registry import is_batched
 from kiloworlds.core.spaces import Space, from_gymnasium
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.policy import Policy
 
 FORMAT_VERSION = 1
+
+_NEARBY_ENTRIES = 2000
+"""How many directory entries are looked at to name runs near a wrong path."""
 
 
 class RunDirectoryError(KiloworldsError, OSError):
@@ -40,6 +46,24 @@ class NoRunError(RunDirectoryError, InvalidValueError):
     """A path at which there is no run."""
 
 
+@contextlib.contextmanager
+def _reading(part: Path) -> Iterator[None]:
+    """Turns whatever goes wrong while `part` of a run is read into RunDirectoryError.
+
+    YAML, JSON, Orbax and TensorStore raise a dozen kinds of errors for damaged files.
+    """
+    try:
+        yield
+    except RunDirectoryError:
+        raise
+    except Exception as error:
+        words = " ".join(str(error).partition(" [tensorstore_spec")[0].split())
+        reason = words if isinstance(error, KiloworldsError) else f"{type(error).__name__}: {words}"
+        raise RunDirectoryError(
+            f"{str(part)!r} is damaged, or not of this run: {reason[:300]}"
+        ) from error
+
+
 def create_run_directory(config: TrainConfig, run_dir: str | os.PathLike | None) -> Path:
     """Makes the directory of a new run.
 
@@ -47,27 +71,39 @@ def create_run_directory(config: TrainConfig, run_dir: str | os.PathLike | None)
     that already holds a run is never written to: the first free `<run_dir>_<n>` is taken instead.
 
     Raises:
-        RunDirectoryError: it cannot be created or written.
+        InvalidValueError: `run_dir` is empty or no path.
+        RunDirectoryError: it cannot be created or written, or is a file.
     """
     if run_dir is None:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", config.env_id)
         base, number = Path("runs") / config.algorithm / name, 1
+    elif not isinstance(run_dir, str | os.PathLike) or not os.fspath(run_dir):
+        raise InvalidValueError(
+            f"run_dir={run_dir!r} must be the path of a directory, such as 'runs/mine', or '.' for "
+            "the current one."
+        )
     else:
         base, number = Path(run_dir), 0
     while True:
-        path = base if number == 0 else base.with_name(f"{base.name}_{number}")
+        if number and base.name in ("", ".."):  # such as ".", which has no name to number
+            base = base.resolve()
+        path = base if number == 0 else base.parent / f"{base.name}_{number}"
         try:
             path.mkdir(parents=True, exist_ok=number == 0)
             if not (path / "config.yaml").exists():
                 # Claims the directory: a second run started at the same moment fails here.
                 (path / "config.yaml").open("x").close()
                 return path
-        except FileExistsError:
-            pass
-        except OSError as error:
+        except FileExistsError as error:
+            if number == 0 and not path.is_dir():
+                raise RunDirectoryError(
+                    f"the run directory {str(path)!r} is a file; choose another with --run-dir."
+                ) from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise RunDirectoryError(
-                f"the run directory {str(path)!r} cannot be written ({error.strerror}); choose "
-                "another with --run-dir."
+                f"the run directory {str(path)!r} cannot be written ({reason}); choose another "
+                "with --run-dir."
             ) from error
         number += 1
 
@@ -139,26 +175,37 @@ class MetricsWriter:
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
     """Reads `metrics.jsonl` into arrays `[rows]` or `[rows, seeds]`, NaN where nothing was.
 
-    A last line torn by a kill is left out.
+    Reading ends before the first line that is no row, such as one torn by a kill.
     """
-    rows = []
-    for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+    file = path / "metrics.jsonl"
+    rows: list[dict[str, Any]] = []
+    with _reading(file):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in lines:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
-    names = list(rows[0]) if rows else []
-    return {
-        name: np.asarray(
-            [
-                [np.nan if value is None else value for value in row[name]]
-                if isinstance(row[name], list)
-                else row[name]
-                for row in rows
-            ]
-        )
-        for name in names
-    }
+        if _layout(row) is None or (rows and _layout(row) != _layout(rows[0])):
+            break
+        rows.append(row)
+    return {name: _column([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def _layout(row: Any) -> dict[str, int | None] | None:
+    """How many numbers a row holds for each metric (None: just one); None if it is no row."""
+    if not isinstance(row, dict):
+        return None
+    for value in row.values():
+        for entry in value if isinstance(value, list) else [value]:
+            if not isinstance(entry, int | float | None):
+                return None
+    return {name: len(value) if isinstance(value, list) else None for name, value in row.items()}
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    column = np.asarray(values)
+    return column.astype(float) if column.dtype == object else column  # None becomes NaN
 
 
 def save_checkpoint(path: Path, step: int, learner: Any) -> None:
@@ -172,13 +219,18 @@ def save_checkpoint(path: Path, step: int, learner: Any) -> None:
 
 def _latest_checkpoint(path: Path) -> Path:
     folder = path / "checkpoints"
-    steps = [int(entry.name) for entry in folder.glob("*") if entry.name.isdigit()]
+    # An empty directory is one whose writing was broken off.
+    steps = {
+        int(entry.name): entry
+        for entry in folder.glob("*")
+        if re.fullmatch("[0-9]+", entry.name) and entry.is_dir() and any(entry.iterdir())
+    }
     if not steps:
         raise RunDirectoryError(
-            f"{str(path)!r} holds no checkpoint: the training ended before its first one. Train "
-            "again."
+            f"{str(path)!r} holds no checkpoint: it is written when training ends or is "
+            "interrupted by Ctrl-C, and this one was killed or is still running."
         )
-    return (folder / str(max(steps))).absolute()
+    return steps[max(steps)].absolute()
 
 
 class Run:
@@ -193,7 +245,7 @@ class Run:
     def __init__(self, path: Path, interrupted: bool = False):
         self.path = path
         self.interrupted = interrupted
-        self.config: dict[str, Any] = yaml.safe_load((path / "config.yaml").read_text())
+        self.config: dict[str, Any] = _read_config(path / "config.yaml")
         self._policy: Policy | None = None
 
     def __repr__(self) -> str:
@@ -207,14 +259,21 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, hardware and command, as in `environment.json`."""
-        return json.loads((self.path / "environment.json").read_text())
+        file = self.path / "environment.json"
+        with _reading(file):
+            facts = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(facts, dict) or "backend" not in facts:
+                raise InvalidValueError("it does not tell the backend.")
+            return facts
 
     @property
     def policy(self) -> Policy:
         """The trained policy of the first seed; `policy.select_seed(i)` gives another's.
 
         Raises:
-            RunDirectoryError: no checkpoint, or one that does not fit the environment.
+            RunDirectoryError: no checkpoint, a damaged one, or one that does not fit the
+                environment.
+            InvalidValueError: the environment is defined in a module that is not imported.
         """
         if self._policy is None:
             self._policy = _load_policy(self.path, TrainConfig.from_dict(self.config))
@@ -224,14 +283,56 @@ class Run:
         """Environments like those it was trained in; see `kiloworlds.make`."""
         from kiloworlds.vector.make import make
 
-        arguments = {"backend": self.config["backend"], **self.config["env_kwargs"], **options}
+        _check_imported(self.config["env_id"])
+        parameters = _parameters_for(num_envs, self.config["env_kwargs"], self.config["num_envs"])
+        arguments = {"backend": self.config["backend"], **parameters, **options}
         return make(self.config["env_id"], num_envs, **arguments)
 
-    def evaluate(self, episodes: int = 100, seed: int = 10_000, deterministic: bool = True):
+    def evaluate(
+        self,
+        episodes: int = 100,
+        seed: int = 10_000,
+        deterministic: bool = True,
+        env_kwargs: dict[str, Any] | None = None,
+    ):
         """Plays whole episodes with the policy; see `kiloworlds.training.evaluate.evaluate`."""
         from kiloworlds.training.evaluate import evaluate
 
-        return evaluate(self, episodes, seed, deterministic)
+        return evaluate(self, episodes, seed, deterministic, env_kwargs=env_kwargs)
+
+
+def _parameters_for(num_envs: int, env_kwargs: dict[str, Any], trained: int) -> dict[str, Any]:
+    """Parameters of the environment for another number of them: one value each, taken in turn."""
+    return {
+        name: np.resize(value, num_envs) if is_batched(value) and len(value) == trained else value
+        for name, value in env_kwargs.items()
+    }
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    """The settings of a run; those that came later than the run have their defaults."""
+    with _reading(file):
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise InvalidValueError("it holds no names and values.")
+        lacking = [name for name in _NEEDED if name not in values]
+        if lacking:
+            raise InvalidValueError(f"it lacks {', '.join(lacking)}.")
+        return TrainConfig.from_dict(values).as_dict()
+
+
+_NEEDED = ("algorithm", "env_id", "env_kwargs", "num_envs", "backend")
+
+
+def _check_imported(env_id: str) -> None:
+    """Loading a run runs no code: of "module:id", only the user imports the module."""
+    module = env_id.rpartition(":")[0]
+    if module and module not in sys.modules:
+        raise InvalidValueError(
+            f"the run's environment {env_id!r} is defined in module {module!r}, and loading a run "
+            f"imports nothing by itself: import {module} first (in Python), or give "
+            f"`--import {module}` on the command line."
+        )
 
 
 def _load_policy(path: Path, config: TrainConfig) -> Policy:
@@ -239,7 +340,9 @@ def _load_policy(path: Path, config: TrainConfig) -> Policy:
 
     from kiloworlds.vector.make import make
 
-    envs = make(config.env_id, 1, backend=config.backend, **config.env_kwargs)  # type: ignore[arg-type]
+    _check_imported(config.env_id)
+    parameters = _parameters_for(1, config.env_kwargs, config.num_envs)
+    envs = make(config.env_id, 1, backend=config.backend, **parameters)  # type: ignore[arg-type]
     observation_space: Space = from_gymnasium(envs.single_observation_space)
     action_space: Space = from_gymnasium(envs.single_action_space)
     envs.close()
@@ -248,10 +351,9 @@ def _load_policy(path: Path, config: TrainConfig) -> Policy:
         jax.vmap(algorithm.init), jax.random.split(jax.random.key(0), config.num_seeds)
     )
     checkpoint = _latest_checkpoint(path)
-    with ocp.StandardCheckpointer() as checkpointer:
-        stored = checkpointer.metadata(checkpoint).item_metadata.tree  # type: ignore[union-attr]
-        _check_shapes(checkpoint, stored, shapes, config)
+    with _reading(checkpoint), ocp.StandardCheckpointer() as checkpointer:
         states = checkpointer.restore(checkpoint, shapes)
+    _check_shapes(checkpoint, states, shapes, config)
     return Policy(algorithm, states)
 
 
@@ -271,26 +373,34 @@ def load(path: str | os.PathLike) -> Run:
 
     Raises:
         NoRunError: the path is not one.
+        RunDirectoryError: its config.yaml is damaged.
 
     Example:
         >>> run = kiloworlds.load("runs/ppo/CartPole-v1_1")  # doctest: +SKIP
         >>> actions = run.policy.act(observations)  # doctest: +SKIP
     """
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # unlike Path's, never raises
         raise NoRunError(f"there is no run directory {str(path)!r}.{_nearby(path)}")
     if not (path / "config.yaml").is_file() or not (path / "environment.json").is_file():
         raise NoRunError(
             f"{str(path)!r} is not a run directory: it lacks config.yaml or environment.json."
             f"{_nearby(path)}"
         )
-    run = Run(path)
-    if not isinstance(run.config, dict) or "env_id" not in run.config:
-        raise NoRunError(f"{str(path / 'config.yaml')!r} is not the config of a run.")
-    return run
+    return Run(path)
 
 
 def _nearby(path: Path) -> str:
-    parent = path if path.is_dir() else path.parent
-    runs = sorted(entry.parent for entry in parent.glob("**/environment.json"))
+    """Names some runs at most two levels below the path, or its parent."""
+    start = path if os.path.isdir(path) else path.parent
+    below = itertools.islice(_entries(start, levels=2), _NEARBY_ENTRIES)
+    runs = sorted(path for path in [start, *below] if os.path.isfile(path / "environment.json"))
     return f" Runs near it: {', '.join(map(str, runs[:5]))}." if runs else ""
+
+
+def _entries(folder: Path, levels: int) -> Iterator[Path]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:  # some may not be read
+        for entry in entries:
+            yield folder / entry.name
+            if levels > 1 and entry.is_dir(follow_symlinks=False):
+                yield from _entries(folder / entry.name, levels - 1)

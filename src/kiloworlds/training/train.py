@@ -1,6 +1,7 @@
 """`kiloworlds.train`: from an environment's id to a run."""
 
 import contextlib
+import inspect
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kiloworlds.core.errors import InvalidValueError, KiloworldsError
 from kiloworlds.core.registry import find_spec
 from kiloworlds.training.config import TrainConfig, build_config
 from kiloworlds.training.fused import CHUNK, FusedTraining, UpdateMetrics
@@ -30,7 +32,11 @@ from kiloworlds.vector.make import make
 WINDOW = 100
 """Episodes over which `rollout/ep_rew_mean` is taken."""
 
-_SECONDS_PER_ROW = 0.25
+_ROWS = 100
+"""Rows of metrics of a training, at least, so that the same training gives the same rows."""
+
+_LONGEST_ROW = 10.0
+"""Seconds; only where a row takes longer do rows depend on the machine's speed."""
 
 
 def train(
@@ -67,13 +73,14 @@ def train(
         UnknownNameError: an algorithm, environment or setting that does not exist.
         InvalidValueError: a value out of range.
         RunDirectoryError: `run_dir` cannot be written.
+        DivergedError: the losses are not finite any more.
 
     Example:
         >>> import kiloworlds as kw
         >>> run = kw.train("ppo", "CartPole-v1", num_seeds=8)  # doctest: +SKIP
         >>> run.evaluate(episodes=100).mean_return  # doctest: +SKIP
     """
-    settings = {**preset(algorithm, env_id), **overrides}
+    settings = {**(preset(algorithm, env_id) if isinstance(env_id, str) else {}), **overrides}
     if env_kwargs:
         settings["env_kwargs"] = {**settings.get("env_kwargs", {}), **env_kwargs}
     config = build_config(algorithm, env_id, settings)
@@ -82,11 +89,22 @@ def train(
 
 def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
     """The loop that fits the environment: fused for compiled ones, else on the host."""
+    _check_env_kwargs(config.env_kwargs)
     spec = find_spec(config.env_id)
     if spec is not None and config.backend in ("auto", "compiled"):
-        return FusedTraining(config, spec.build(**config.env_kwargs), spec.build())
+        reference = spec.build_reference(**config.env_kwargs)
+        return FusedTraining(config, spec.build(**config.env_kwargs), reference)
     envs = make(config.env_id, config.num_envs, backend=config.backend, **config.env_kwargs)  # type: ignore[arg-type]
     return HostTraining(config, envs)
+
+
+def _check_env_kwargs(env_kwargs: dict[str, Any]) -> None:
+    for name in inspect.signature(make).parameters:
+        if name in env_kwargs and name != "env_kwargs":
+            raise InvalidValueError(
+                f"{name!r} is no parameter of the environment: it is a setting of the training, or "
+                "chosen by it."
+            )
 
 
 def train_config(
@@ -112,24 +130,47 @@ def train_config(
     interrupted = False
     with _interrupts() as interrupt:
         state = training.init()
-        done, count = 0, 1
-        while done < config.num_updates and not interrupt.is_set():
-            count = min(count, config.num_updates - done)
-            began = time.perf_counter()
-            state, metrics = training.run(state, count)  # type: ignore[arg-type]
-            elapsed = time.perf_counter() - began
-            done += count
-            row = report.row(done, metrics, compiling=done == count)
-            writer.write(row)
-            if on_metrics is not None:
-                on_metrics(row)
-            if done > count:  # the first call compiles: its time says nothing
-                count = int(np.clip(count * _SECONDS_PER_ROW / elapsed, 1, min(2 * count, CHUNK)))
-        interrupted = done < config.num_updates
-        importer.join()
-        save_checkpoint(path, done * config.steps_per_update, training.learner(state))  # type: ignore[arg-type]
-    writer.close()
+        done = 0
+        per_row = int(np.clip(config.num_updates // _ROWS, 1, CHUNK))
+        try:
+            while done < config.num_updates and not interrupt.is_set():
+                count = min(per_row, config.num_updates - done)
+                began = time.perf_counter()
+                state, metrics = training.run(state, count)  # type: ignore[arg-type]
+                compiling, done = done == 0, done + count
+                row = report.row(done, metrics, compiling)
+                writer.write(row)
+                if on_metrics is not None:
+                    on_metrics(row)
+                _check_finite(row)
+                if not compiling and time.perf_counter() - began > _LONGEST_ROW:
+                    per_row = max(1, per_row // 2)
+        finally:  # whatever ends training, what was learnt is kept
+            interrupted = done < config.num_updates
+            importer.join()
+            if done:
+                save_checkpoint(path, done * config.steps_per_update, training.learner(state))  # type: ignore[arg-type]
+            writer.close()
     return Run(path, interrupted=interrupted)
+
+
+class DivergedError(KiloworldsError, ArithmeticError):
+    """Training produced numbers that are not finite, and cannot recover."""
+
+
+def _check_finite(row: dict[str, Any]) -> None:
+    """Stops a training none of whose seeds has finite losses any more."""
+    bad = [
+        name
+        for name, values in row.items()
+        if name.startswith("train/") and not any(value is not None for value in values)
+    ]
+    if bad:
+        raise DivergedError(
+            f"training diverged: {', '.join(sorted(bad))} not finite at step {row['step']}. A lower "
+            "learning_rate or normalize_observations and normalize_rewards usually help; NaN from "
+            "the environment does this too. What was learnt until here is in the run."
+        )
 
 
 class _Report:
@@ -187,7 +228,8 @@ def _ratio(sums: np.ndarray, counts: np.ndarray) -> list[float | None]:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C into an event that ends training cleanly; a second one is immediate."""
+    """Turns the first Ctrl-C or SIGTERM into an event that ends training cleanly; a second one is
+    immediate."""
     interrupt = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt  # only the main thread may handle signals
@@ -195,10 +237,14 @@ def _interrupts() -> Iterator[threading.Event]:
 
     def handle(number, frame):
         interrupt.set()
-        signal.signal(signal.SIGINT, previous)
+        restore()
 
-    previous = signal.signal(signal.SIGINT, handle)
+    def restore():
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, previous)
+        restore()

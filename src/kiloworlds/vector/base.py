@@ -1,6 +1,7 @@
 """What every executor shares: the gymnasium.vector interface, its checks and its conventions."""
 
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -46,7 +47,9 @@ def expand_seeds(seed: Any, num_envs: int) -> list[int]:
     Raises:
         InvalidValueError: negative, fractional or beyond 2^32 - 1, or a sequence of wrong length.
     """
-    if isinstance(seed, Sequence | np.ndarray) and not isinstance(seed, str):
+    if hasattr(seed, "tolist"):  # arrays of NumPy, JAX, ...
+        seed = seed.tolist()
+    if isinstance(seed, Sequence) and not isinstance(seed, str | bytes):
         if len(seed) != num_envs:
             raise InvalidValueError(
                 f"seed has {len(seed)} entries for {num_envs} environments; give {num_envs} or one "
@@ -66,6 +69,16 @@ def expand_seeds(seed: Any, num_envs: int) -> list[int]:
     if len(seeds) == 1 and num_envs > 1:
         return [(int(seeds[0]) + index) % 2**32 for index in range(num_envs)]
     return [int(value) for value in seeds]
+
+
+def _as_array(actions: Any) -> Any:
+    """Arrays of NumPy and JAX as they are, what else looks like an array as NumPy's."""
+    if hasattr(getattr(actions, "dtype", None), "kind"):
+        return actions
+    try:
+        return np.asarray(actions)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of unequal length, or on a GPU
+        raise InvalidValueError(f"actions are no array of numbers: {error}") from error
 
 
 class VectorEnv(gymnasium.vector.VectorEnv):
@@ -111,25 +124,30 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             "reset(options={'reset_mask': mask}) with its mask first."
         )
 
-    def _check_actions(self, actions: Any) -> Any:
-        """Returns `actions` as an array of the space's type, or raises InvalidValueError."""
+    def _check_actions(self, actions: Any, count: int | None = None) -> Any:
+        """Returns `actions` as an array of the space's type, or raises InvalidValueError.
+
+        Args:
+            count: for how many environments; all if None.
+        """
         space = self.single_action_space
-        expected = (self.num_envs, *(space.shape or ()))
+        count = self.num_envs if count is None else count
+        expected = (count, *(space.shape or ()))
         if not isinstance(
             space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Box
         ):
             return actions
-        array = actions if hasattr(actions, "dtype") else np.asarray(actions)
+        array = _as_array(actions)
         if array.shape != expected:
             raise InvalidValueError(
-                f"actions have shape {array.shape}; {self.num_envs} environments need {expected}."
+                f"actions have shape {array.shape}; {count} environments need {expected}."
             )
         if isinstance(space, gymnasium.spaces.Box):
-            if not np.issubdtype(array.dtype, np.floating) and space.dtype.kind == "f":
-                if array.dtype.kind not in "iu":
-                    raise InvalidValueError(
-                        f"actions are {array.dtype}; this environment needs {space.dtype}."
-                    )
+            if array.dtype.kind not in ("fiu" if space.dtype.kind == "f" else "fiub"):
+                raise InvalidValueError(
+                    f"actions are {array.dtype}; this environment needs {space.dtype}."
+                )
+            if array.dtype.kind != "f" and space.dtype.kind == "f":
                 array = array.astype(space.dtype)
             finite = np.isfinite(np.asarray(array))
             if not finite.all():
@@ -164,6 +182,31 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             f"the action of environment {index} is {array[index]}, outside {space}; the nearest "
             f"valid one is {nearest}."
         )
+
+    def _check_reset(self, seed: Any, options: Any) -> tuple[np.ndarray | None, dict[str, Any]]:
+        """The mask among the options of `reset` (None: all environments), and the other options.
+
+        Raises:
+            InvalidValueError: options that are no dict, a wrong mask, or a mask and a seed.
+            WrongCallError: a mask before the first full reset.
+        """
+        self._check_open("reset")
+        if options is not None and not isinstance(options, Mapping):
+            raise InvalidValueError(
+                f"options={reprlib.repr(options)} must be a dict, such as {{'reset_mask': mask}}."
+            )
+        options = dict(options or {})
+        mask = options.pop("reset_mask", None)
+        if mask is None:
+            return None, options
+        if not self._was_reset:
+            raise WrongCallError("reset_mask before the first full reset; call reset() once first.")
+        mask = self._check_reset_mask(mask)
+        if seed is not None:
+            raise InvalidValueError(
+                "seed together with reset_mask is not supported; seed a full reset instead."
+            )
+        return mask, options
 
     def _check_reset_mask(self, mask: Any) -> np.ndarray:
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:

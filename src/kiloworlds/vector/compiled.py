@@ -151,21 +151,12 @@ class CompiledVectorEnv(VectorEnv):
             Observations `[N, ...]` and infos.
         """
         self._check_open("reset")
-        options = dict(options or {})
-        mask = options.pop("reset_mask", None)
+        mask, options = self._check_reset(seed, options)
         if options:
             raise InvalidValueError(
                 f"unknown reset options {sorted(options)}; compiled environments know only "
                 "'reset_mask'. Starting ranges are parameters of the environment."
             )
-        if mask is not None and self._was_reset:
-            mask = self._check_reset_mask(mask)
-            if seed is not None:
-                raise InvalidValueError(
-                    "seed together with reset_mask is not supported; seed a full reset instead."
-                )
-        elif mask is not None:
-            raise WrongCallError("reset_mask before the first full reset; call reset() once first.")
         if mask is None and (seed is not None or not self._was_reset):
             self._restart(seed)
             mask = np.ones(self.num_envs, bool)

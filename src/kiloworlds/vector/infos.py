@@ -50,7 +50,35 @@ class EpisodeStatistics:
         self.lengths[which] = 0
         self._start_times[which] = time.perf_counter()
 
-    def infos(self, finished: np.ndarray) -> dict[str, Any]:
-        """The entries for the environments whose episode ended; see `episode_infos`."""
-        seconds = time.perf_counter() - self._start_times
-        return episode_infos(finished, self.returns, self.lengths, seconds)
+    def infos(self, finished: np.ndarray, rows: Any = slice(None)) -> dict[str, Any]:
+        """The entries for a batch of environments, `rows`, of which some ended an episode."""
+        seconds = time.perf_counter() - self._start_times[rows]
+        return episode_infos(finished, self.returns[rows], self.lengths[rows], seconds)
+
+
+def merge_infos(infos: dict[str, Any], info: dict[str, Any], position: int, size: int) -> None:
+    """Adds one environment's info to batched infos, in place, as gymnasium.vector does.
+
+    Args:
+        infos: batched so far; every key "k" with its mask "_k".
+        position: the environment's place in the batch.
+        size: of the batch.
+    """
+    for key, value in info.items():
+        mask = infos.setdefault(f"_{key}", np.zeros(size, bool))
+        if isinstance(value, dict):
+            merge_infos(infos.setdefault(key, {}), value, position, size)
+        else:
+            if key not in infos:
+                infos[key] = _empty_info(value, size)
+            infos[key][position] = value
+        mask[position] = True
+
+
+def _empty_info(value: Any, size: int) -> np.ndarray:
+    if isinstance(value, np.ndarray):
+        return np.zeros((size, *value.shape), value.dtype)
+    dtype = np.asarray(value).dtype if np.isscalar(value) else np.dtype(object)
+    if dtype.kind not in "bif":
+        return np.full(size, None, dtype=object)
+    return np.zeros(size, dtype)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import gymnasium
+import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from kiloworlds.core.environment import Environment
@@ -96,13 +97,19 @@ def make(
             raise InvalidValueError("backend='compiled' needs an id or a compiled Environment.")
         raise unknown_name("compiled environment", env, list_envs(), "kiloworlds.list_envs()")
     if spec is not None and backend != "sync":
-        return CompiledVectorEnv(
+        render_mode = env_kwargs.pop("render_mode", None)
+        envs = CompiledVectorEnv(
             spec.build(**env_kwargs),
             num_envs,
-            reference=spec.build(),
+            reference=spec.build_reference(**env_kwargs),
             spec_id=spec.id,
             **compiled_options,
         )
+        if render_mode not in (None, envs.render_mode):
+            raise InvalidValueError(
+                f"render_mode={render_mode!r}: {spec.id} renders as {envs.render_mode!r}."
+            )
+        return envs
     if devices != 1 or output != "numpy":
         raise InvalidValueError(
             "devices and output are settings of compiled environments; "
@@ -154,6 +161,12 @@ def _gymnasium_factory(
                 "inside it: lambda: MyEnv(...)."
             )
         return env
+    for name, value in env_kwargs.items():
+        if isinstance(value, np.ndarray):
+            raise InvalidValueError(
+                f"{name} is an array, one value per environment; that works for compiled "
+                "environments. For others give make() a list of functions, one per environment."
+            )
     if env not in gymnasium.registry and ":" not in env:
         raise unknown_name(
             "environment", env, [*list_envs(), *gymnasium.registry], "`kiloworlds list`"
@@ -164,8 +177,8 @@ def _gymnasium_factory(
             return gymnasium.make(env, **env_kwargs)
         except gymnasium.error.DependencyNotInstalled as error:
             raise _missing_simulator(env, error) from error
-        except TypeError as error:
-            raise InvalidValueError(f"{env}: {error}.") from error
+        except (TypeError, gymnasium.error.Error, ImportError) as error:
+            raise InvalidValueError(f"{env}: {error}") from error
 
     return build
 

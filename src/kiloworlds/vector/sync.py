@@ -72,16 +72,17 @@ class SyncExecutor(VectorEnv):
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Starts all environments over, or those in `options["reset_mask"]` (boolean `[N]`)."""
-        self._check_open("reset")
-        mask = np.ones(self.num_envs, bool)
-        if options and "reset_mask" in options:
-            mask = self._check_reset_mask(options["reset_mask"])
+        mask, env_options = self._check_reset(seed, options)
         if seed is None and not self._was_reset:
             seed = self._first_seed
         seeds = [None] * self.num_envs if seed is None else expand_seeds(seed, self.num_envs)
+        if mask is None:
+            mask = np.ones(self.num_envs, bool)
+        else:
+            env_options["reset_mask"] = mask
         observations, infos = self._vector.reset(
             seed=seeds,  # type: ignore[arg-type]
-            options=dict(options) if options else None,
+            options=env_options or None,
         )
         self._was_reset = True
         self._episodes.begin(mask)

@@ -433,3 +433,14 @@ def test_pictures_show_the_state(kind):
     assert picture.shape == other.shape
     assert picture.shape[2] == 3
     assert (picture != other).any()
+
+
+@pytest.mark.parametrize(
+    ("length", "x_threshold"), [(0.5, 2.4), (1.5, 2.4), (5.0, 2.4), (0.5, 0.3)]
+)
+def test_whole_pole_is_in_the_picture(length, x_threshold):
+    upright = CartPoleState(*[jnp.float32(0)] * 4)
+    picture = CartPole(length=length, x_threshold=x_threshold).render(upright)
+    is_pole = (picture == (217, 119, 6)).all(-1)  # the pole's colour
+    assert is_pole.any()
+    assert not is_pole[:2].any()

@@ -27,6 +27,7 @@ def _state(player, dealer):
         jnp.bool_(sorted(player) == [1, 10]),
         jnp.int32(dealer[0]),
         jnp.int32(dealer[1]),
+        jnp.int32(0),
     )
 
 
@@ -150,3 +151,23 @@ def test_hands_are_shown_as_text():
     env = Blackjack()
     assert env.describe(_state((1, 5), (1, 9))) == "Player: 16 with a usable ace\nDealer: A ?"
     assert env.describe(_state((10, 5), (7, 9))) == "Player: 15\nDealer: 7 ?"
+
+
+def test_dealers_hand_is_shown_at_the_end():
+    env = Blackjack()
+    stood, step = env.step(fast_key(0), _state((10, 8), (1, 9)), jnp.int32(0))
+    assert env.describe(stood) == "Player: 18\nDealer: A 9, stands on 20"
+    assert step.reward == -1
+    finals = set()
+    for seed in range(40):
+        drew, step = env.step(fast_key(seed), _state((10, 8), (10, 6)), jnp.int32(0))
+        final = int(drew.dealer_total)
+        finals.add(final)
+        bust = " (bust)" if final > 21 else ""
+        assert env.describe(drew) == f"Player: 18\nDealer: 10 6, draws to {final}{bust}"
+        assert step.reward == (1 if final > 21 else np.sign(18 - final))
+    assert min(finals) >= 17
+    assert {final > 21 for final in finals} == {True, False}
+    lost, _ = env.step(fast_key(0), _state((10, 10, 1), (10, 6)), jnp.int32(1))
+    assert lost.dealer_total == 0
+    assert env.describe(lost) == f"Player: {lost.player_total} (bust)\nDealer: 10 6"

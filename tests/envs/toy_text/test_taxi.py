@@ -101,5 +101,12 @@ def test_taxi_and_passenger_are_shown_in_text_and_picture():
     riding = waiting._replace(passenger=jnp.int32(4))
     assert env.describe(riding).splitlines()[-1] == "Passenger in the taxi, destination R"
     picture = env.render(waiting)
-    assert picture.shape == (320, 320, 3)
-    assert (picture != env.render(riding)).any()
+    assert picture.shape[1:] == (320, 3)
+    assert picture.shape[0] > 320  # the town and its legend
+    town, legend = (picture != env.render(riding)).any(-1).nonzero()[0] < 320, picture[320:]
+    assert set(town) == {True, False}  # both say that the passenger rides
+    elsewhere = env.render(waiting._replace(destination=jnp.int32(1)))
+    assert (legend != elsewhere[320:]).any()
+    # The taxi on the passenger's place hides neither.
+    there = env.render(waiting._replace(row=jnp.int32(4), column=jnp.int32(3)))
+    assert ((there[256:320, 192:256] == (124, 58, 237)).all(-1)).sum() > 50

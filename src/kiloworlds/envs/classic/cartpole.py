@@ -109,14 +109,17 @@ class CartPole(Environment):
 
     def render(self, state: CartPoleState) -> np.ndarray:
         """The cart on its track and the pole, 600 by 400 pixels."""
-        track = float(self.x_threshold)
-        canvas = Canvas(600, 400, x_range=(-track, track), y_origin=0.25)
-        x, angle = float(state.position), float(state.angle)
-        tip = (x + 2 * float(self.length) * np.sin(angle), 2 * float(self.length) * np.cos(angle))
+        track, pole = float(self.x_threshold), 2 * float(self.length)
+        # The picture is as high above the track as it is wide to either side: both must fit.
+        half_width = max(track, 1.05 * pole)
+        canvas = Canvas(600, 400, x_range=(-half_width, half_width), y_origin=0.25)
+        cart = 0.1 * half_width  # the same size in every picture
+        x, angle, hinge = float(state.position), float(state.angle), 0.2 * cart
+        tip = (x + pole * np.sin(angle), hinge + pole * np.cos(angle))
         canvas.line((-track, 0), (track, 0), "#94a3b8", width=2)
-        canvas.rectangle((x - 0.25, -0.12), (x + 0.25, 0.12), "#1e293b")
-        canvas.line((x, 0.06), tip, "#d97706", width=10)
-        canvas.circle((x, 0.06), 0.05, "#6366f1")
+        canvas.rectangle((x - cart, -cart / 2), (x + cart, cart / 2), "#1e293b")
+        canvas.line((x, hinge), tip, "#d97706", width=10)
+        canvas.circle((x, hinge), 0.2 * cart, "#6366f1")
         return canvas.pixels()
 
 

@@ -21,7 +21,8 @@ Observation = tuple[Int[Array, ""], Card, Int[Array, ""]]
 class BlackjackState(NamedTuple):
     """The player's cards and the dealer's first two.
 
-    `player_total` counts aces as 1; `player_is_natural` says that the hand is an ace and a ten.
+    `player_total` counts aces as 1; `player_is_natural` says that the hand is an ace and a ten;
+    `dealer_total` is what the dealer has drawn to, for show, and 0 until then.
     """
 
     player_total: Int[Array, ""]
@@ -29,6 +30,7 @@ class BlackjackState(NamedTuple):
     player_is_natural: Bool[Array, ""]
     dealer_showing: Card
     dealer_hidden: Card
+    dealer_total: Int[Array, ""]
 
 
 class Blackjack(Environment):
@@ -53,6 +55,7 @@ class Blackjack(Environment):
     sab: bool = eqx.field(static=True, default=False)
 
     cheap_reset: ClassVar[bool] = True
+    action_names: ClassVar[tuple[str, ...]] = ("stick", "hit")
 
     def reset(self, key: Key[Array, ""]) -> tuple[BlackjackState, Observation]:
         first, second, showing, hidden = _draw_cards(key, 4)
@@ -62,6 +65,7 @@ class Blackjack(Environment):
             _is_natural(first, second),
             showing,
             hidden,
+            jnp.int32(0),
         )
         return state, _observe(state)
 
@@ -72,11 +76,13 @@ class Blackjack(Environment):
         hits = action == 1
         # The player's new card may be the dealer's first: only one of the two draws.
         drawn = jnp.where(hits, cards[0], 0)
-        reward = jnp.where(hits, 0.0, self._outcome(state, cards))
+        dealer_total = _dealer_total(state, cards)
+        reward = jnp.where(hits, 0.0, self._outcome(state, dealer_total))
         state = state._replace(
             player_total=state.player_total + drawn,
             player_has_ace=state.player_has_ace | (drawn == 1),
             player_is_natural=state.player_is_natural & ~hits,
+            dealer_total=jnp.where(hits, 0, dealer_total),
         )
         is_bust = state.player_total > 21
         terminated = ~hits | is_bust
@@ -88,10 +94,10 @@ class Blackjack(Environment):
             {},
         )
 
-    def _outcome(self, state: BlackjackState, cards: list[Card]) -> Float[Array, ""]:
-        """The reward for sticking when the dealer's next cards are `cards`."""
+    def _outcome(self, state: BlackjackState, dealer_total: Int[Array, ""]) -> Float[Array, ""]:
+        """The reward for sticking when the dealer draws to `dealer_total`."""
         player = _score(state.player_total, state.player_has_ace)
-        dealer = _dealer_score(state, cards)
+        dealer = jnp.where(dealer_total > 21, 0, dealer_total)
         reward = (player > dealer).astype(jnp.float32) - (player < dealer)
         if self.sab:
             dealer_is_natural = _is_natural(state.dealer_showing, state.dealer_hidden)
@@ -109,10 +115,21 @@ class Blackjack(Environment):
         return Discrete(2)
 
     def describe(self, state: BlackjackState) -> str:
-        """Both hands as the player sees them."""
-        total, showing, usable_ace = (int(part) for part in _observe(state))
+        """Both hands: as the player sees them, and at the end with the dealer's cards."""
+        total, _, usable_ace = (int(part) for part in _observe(state))
+        final, is_bust = int(state.dealer_total), total > 21
+        cards = [int(state.dealer_showing), int(state.dealer_hidden)]
+        showing, hidden = ("A" if card == 1 else str(card) for card in cards)
+        dealer = f"{showing} {hidden if is_bust or final else '?'}"
+        if final:
+            stands = int(_sum(jnp.int32(sum(cards)), jnp.bool_(1 in cards))) >= 17
+            dealer += f", {'stands on' if stands else 'draws to'} {_hand(final)}"
         soft = " with a usable ace" if usable_ace else ""
-        return f"Player: {total}{soft}\nDealer: {'A' if showing == 1 else showing} ?"
+        return f"Player: {_hand(total)}{soft}\nDealer: {dealer}"
+
+
+def _hand(total: int) -> str:
+    return f"{total} (bust)" if total > 21 else str(total)
 
 
 def _draw_cards(key: Key[Array, ""], count: int) -> list[Card]:
@@ -133,13 +150,14 @@ def _score(total: Int[Array, ""], has_ace: Bool[Array, ""]) -> Int[Array, ""]:
     return jnp.where(total > 21, 0, _sum(total, has_ace))
 
 
-def _dealer_score(state: BlackjackState, cards: list[Card]) -> Int[Array, ""]:
+def _dealer_total(state: BlackjackState, cards: list[Card]) -> Int[Array, ""]:
+    """The dealer's hand after drawing from `cards` to 17 or more."""
     total = state.dealer_showing + state.dealer_hidden
     has_ace = (state.dealer_showing == 1) | (state.dealer_hidden == 1)
     for card in cards:
         drawn = jnp.where(_sum(total, has_ace) < 17, card, 0)
         total, has_ace = total + drawn, has_ace | (drawn == 1)
-    return _score(total, has_ace)
+    return _sum(total, has_ace)
 
 
 def _observe(state: BlackjackState) -> Observation:

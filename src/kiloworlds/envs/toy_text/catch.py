@@ -40,6 +40,7 @@ class Catch(Environment):
     columns: int = eqx.field(static=True, default=5)
 
     cheap_reset: ClassVar[bool] = True
+    action_names: ClassVar[tuple[str, ...]] = ("left", "stay", "right")
 
     def __check_init__(self):
         if self.rows < 2 or self.columns < 1:

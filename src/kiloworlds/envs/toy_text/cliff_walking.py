@@ -39,6 +39,7 @@ class CliffWalking(Environment):
     is_slippery: bool = eqx.field(static=True, default=False)
 
     cheap_reset: ClassVar[bool] = True
+    action_names: ClassVar[tuple[str, ...]] = ("up", "right", "down", "left")
 
     def reset(self, key: Key[Array, ""]) -> tuple[CliffWalkingState, Int[Array, ""]]:
         state = CliffWalkingState(jnp.int32(_ROWS - 1), jnp.int32(0))

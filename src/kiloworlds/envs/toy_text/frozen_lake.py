@@ -78,6 +78,7 @@ class FrozenLake(Environment):
     is_slippery: bool = eqx.field(static=True)
 
     cheap_reset: ClassVar[bool] = True
+    action_names: ClassVar[tuple[str, ...]] = ("left", "down", "right", "up")
 
     def __init__(
         self,
@@ -167,11 +168,7 @@ class FrozenLake(Environment):
             elif letter == "S":
                 picture.text(row, column, "S", "#64748b")
             elif letter == "G":
-                pole, tip = picture.point(row + 0.8, column + 0.4), row + 0.2
-                picture.canvas.line(pole, picture.point(tip, column + 0.4), "#1e293b", width=3)
-                flag = [(tip, 0.42), (tip + 0.15, 0.75), (tip + 0.3, 0.42)]
-                corners = [picture.point(y, column + x) for y, x in flag]
-                picture.canvas.polygon(corners, "#dc2626")
+                picture.flag(row, column, "#dc2626")
         picture.agent(int(state.row), int(state.column))
         return picture.canvas.pixels()
 

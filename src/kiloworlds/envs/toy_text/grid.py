@@ -34,12 +34,16 @@ def text_grid(rows: list[str], row: int, column: int) -> str:
 
 
 class GridPicture:
-    """A picture of `rows` by `columns` square cells; row 0 is at the top."""
+    """A picture of `rows` by `columns` square cells; row 0 is at the top.
 
-    def __init__(self, rows: int, columns: int, background: str = "#f8fafc"):
+    Below them lies a strip `legend` cells high; its points go on counting where the rows end.
+    """
+
+    def __init__(self, rows: int, columns: int, background: str = "#f8fafc", legend: float = 0.0):
         self._rows = rows
-        size = (columns * CELL_PIXELS, rows * CELL_PIXELS)
-        self.canvas = Canvas(*size, x_range=(0, columns), y_origin=0, background=background)
+        size = (columns * CELL_PIXELS, round((rows + legend) * CELL_PIXELS))
+        y_origin = legend / (rows + legend)
+        self.canvas = Canvas(*size, x_range=(0, columns), y_origin=y_origin, background=background)
 
     def point(self, row: float, column: float) -> tuple[float, float]:
         """The canvas point at (row, column), counted in cells from the upper left corner."""
@@ -58,6 +62,13 @@ class GridPicture:
 
     def text(self, row: int, column: int, text: str, color: str, size: int = 24) -> None:
         self.canvas.text(self.point(row + 0.5, column + 0.5), text, color, size)
+
+    def flag(self, row: float, column: float, color: str) -> None:
+        """A flag that fills a cell whose upper left corner is (row, column)."""
+        foot, tip = self.point(row + 0.8, column + 0.4), row + 0.2
+        self.canvas.line(foot, self.point(tip, column + 0.4), "#1e293b", width=3)
+        corners = [(tip, 0.42), (tip + 0.15, 0.75), (tip + 0.3, 0.42)]
+        self.canvas.polygon([self.point(y, column + x) for y, x in corners], color)
 
     def agent(self, row: int, column: int) -> None:
         self.disc(row, column, 0.30, "#ffffff")

@@ -31,6 +31,7 @@ class NChain(Environment):
     large: Float[ArrayLike, ""] = 10.0
 
     cheap_reset: ClassVar[bool] = True
+    action_names: ClassVar[tuple[str, ...]] = ("forwards", "back")
 
     def __check_init__(self):
         if self.n < 2:

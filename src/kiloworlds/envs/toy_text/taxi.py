@@ -27,7 +27,8 @@ _SIZE = 5
 _SOUTH, _NORTH, _EAST, _WEST, _PICKUP, _DROPOFF = range(6)
 _PLACES = ((0, 0), (0, 4), (4, 0), (4, 3))  # red, green, yellow, blue
 _COLORS = ("#dc2626", "#16a34a", "#eab308", "#2563eb")
-_SKIN = "#fca5a5"
+_SKIN, _OUTLINE = "#fdba8c", "#ffffff"
+_LEGEND = 0.7  # cells
 _IN_TAXI = 4
 # Bit row * 5 + column says whether the way east of the cell is open.
 _EAST_OPEN = sum(
@@ -75,6 +76,14 @@ class Taxi(Environment):
     fickle_probability: Float[ArrayLike, ""] = 0.3
 
     cheap_reset: ClassVar[bool] = True
+    action_names: ClassVar[tuple[str, ...]] = (
+        "south",
+        "north",
+        "east",
+        "west",
+        "pick up",
+        "drop off",
+    )
 
     def reset(self, key: Key[Array, ""]) -> tuple[TaxiState, Int[Array, ""]]:
         # One of the 25 cells x 4 places x 3 other places as destination; unsigned divides faster.
@@ -145,29 +154,45 @@ class Taxi(Environment):
         return Discrete(6)
 
     def render(self, state: TaxiState) -> np.ndarray:
-        """The town, 64 pixels a cell: coloured places, walls, taxi, passenger and destination."""
-        picture = GridPicture(_SIZE, _SIZE, background="#cbd5e1")
+        """The town, 64 pixels a cell, with walls, places, taxi, passenger and destination.
+
+        A legend below says what the figure and the flag are, and where.
+        """
+        picture = GridPicture(_SIZE, _SIZE, background="#cbd5e1", legend=_LEGEND)
         for row, column in np.ndindex(_SIZE, _SIZE):
             picture.cell(row, column, "#f1f5f9")
         for (row, column), color, letter in zip(_PLACES, _COLORS, "RGYB", strict=True):
             picture.cell(row, column, color, margin=0.06)
-            picture.text(row, column, letter, "#ffffff", size=18)
-        row, column = _PLACES[int(state.destination)]
-        corners = [(0.08, 0.08), (0.08, 0.92), (0.92, 0.92), (0.92, 0.08), (0.08, 0.08)]
-        frame = [picture.point(row + y, column + x) for y, x in corners]
-        picture.canvas.polyline(frame, "#0f172a", width=5)
+            corner = picture.point(row + 0.25, column + 0.22)
+            picture.canvas.text(corner, letter, "#ffffff", size=18)
         for row, column in np.ndindex(_SIZE, _SIZE - 1):
             if not _EAST_OPEN >> (row * _SIZE + column) & 1:
                 top, bottom = picture.point(row, column + 1), picture.point(row + 1, column + 1)
                 picture.canvas.line(top, bottom, "#334155", width=6)
-        riding = int(state.passenger) == _IN_TAXI
+        passenger, destination = int(state.passenger), int(state.destination)
+        riding = passenger == _IN_TAXI
+        row, column = _PLACES[destination]
+        _draw_flag(picture, row + 0.04, column + 0.42)
+        _draw_taxi(picture, int(state.row), int(state.column), riding)
         if not riding:
-            row, column = _PLACES[int(state.passenger)]
-            _draw_passenger(picture, row + 0.25, column + 0.25)
-        _draw_taxi(picture, int(state.row), int(state.column))
-        if riding:
-            window = picture.point(int(state.row) + 0.37, int(state.column) + 0.5)
-            picture.canvas.circle(window, 0.09, _SKIN)
+            row, column = _PLACES[passenger]
+            _draw_passenger(picture, row + 0.2, column + 0.76)
+        corners = picture.point(_SIZE + _LEGEND, 0), picture.point(_SIZE, _SIZE)
+        picture.canvas.rectangle(*corners, "#ffffff")
+        middle = _SIZE + _LEGEND / 2
+        _draw_passenger(picture, middle - 0.16, 0.25)
+        where = "in the taxi" if riding else f"at {'RGYB'[passenger]}"
+        picture.canvas.text(
+            picture.point(middle, 0.48), f"passenger {where}", "#1e293b", size=14, align="left"
+        )
+        _draw_flag(picture, middle - 0.3, 2.9)
+        picture.canvas.text(
+            picture.point(middle, 3.35),
+            f"destination {'RGYB'[destination]}",
+            "#1e293b",
+            size=14,
+            align="left",
+        )
         return picture.canvas.pixels()
 
     def describe(self, state: TaxiState) -> str:
@@ -224,18 +249,45 @@ def _action_mask(state: TaxiState) -> Int8[Array, "6"]:
     return (bits >> jnp.arange(6) & 1).astype(jnp.int8)
 
 
-def _draw_taxi(picture: GridPicture, row: int, column: int) -> None:
-    body, roof = "#facc15", "#ca8a04"
-    picture.canvas.rectangle(
-        picture.point(row + 0.72, column + 0.12), picture.point(row + 0.45, column + 0.88), body
-    )
-    outline = [(0.45, 0.25), (0.25, 0.35), (0.25, 0.65), (0.45, 0.75)]
-    picture.canvas.polygon([picture.point(row + y, column + x) for y, x in outline], roof)
-    for wheel in (0.3, 0.7):
-        picture.canvas.circle(picture.point(row + 0.74, column + wheel), 0.1, "#1e293b")
+def _draw_taxi(picture: GridPicture, row: int, column: int, with_passenger: bool) -> None:
+    """A taxi in the lower part of a cell; the upper part stays free for who waits there."""
+
+    def points(*corners: tuple[float, float]) -> list[tuple[float, float]]:
+        return [picture.point(row + y, column + x) for y, x in corners]
+
+    canvas, window = picture.canvas, "#e0f2fe"
+    canvas.polygon(points((0.66, 0.18), (0.42, 0.28), (0.42, 0.72), (0.66, 0.82)), "#1e293b")
+    canvas.polygon(points((0.66, 0.23), (0.46, 0.31), (0.46, 0.69), (0.66, 0.77)), window)
+    if with_passenger:
+        canvas.circle(picture.point(row + 0.56, column + 0.5), 0.11, _OUTLINE)
+        canvas.circle(picture.point(row + 0.56, column + 0.5), 0.09, _SKIN)
+    for edge, color in ((0.02, "#1e293b"), (0.0, "#facc15")):
+        lower_left = picture.point(row + 0.85 + edge, column + 0.08 - edge)
+        upper_right = picture.point(row + 0.65 - edge, column + 0.92 + edge)
+        canvas.rectangle(lower_left, upper_right, color)
+    for wheel in (0.28, 0.72):
+        canvas.circle(picture.point(row + 0.86, column + wheel), 0.1, "#1e293b")
+        canvas.circle(picture.point(row + 0.86, column + wheel), 0.04, "#cbd5e1")
 
 
 def _draw_passenger(picture: GridPicture, row: float, column: float) -> None:
-    start, end = picture.point(row + 0.28, column), picture.point(row + 0.12, column)
-    picture.canvas.line(start, end, "#0f172a", width=0.14 * CELL_PIXELS)
-    picture.canvas.circle(picture.point(row, column), 0.1, _SKIN)
+    """A figure with its head at (row, column), outlined so that it shows on every colour."""
+    for edge, body, head in ((0.04, _OUTLINE, _OUTLINE), (0.0, "#7c3aed", _SKIN)):
+        shoulder, foot = picture.point(row + 0.2, column), picture.point(row + 0.36, column)
+        picture.canvas.line(shoulder, foot, body, width=(0.18 + 2 * edge) * CELL_PIXELS)
+        picture.canvas.circle(picture.point(row, column), 0.11 + edge, head)
+
+
+def _draw_flag(picture: GridPicture, row: float, column: float) -> None:
+    """A chequered flag on a pole, half a cell high."""
+    canvas, size = picture.canvas, 0.11
+    canvas.line(
+        picture.point(row + 0.56, column), picture.point(row + 0.06, column), "#0f172a", width=3
+    )
+    for y, x in np.ndindex(3, 3):
+        corner = row + 0.06 + y * size, column + 0.02 + x * size
+        canvas.rectangle(
+            picture.point(corner[0] + size, corner[1]),
+            picture.point(corner[0], corner[1] + size),
+            "#0f172a" if (x + y) % 2 == 0 else "#ffffff",
+        )
