@@ -95,7 +95,7 @@ def main() -> None:
             log(f"{env} x {num_envs}")
             entries = competitors(env, num_envs, seconds, options.peers_python)
             cells.append({"env": env, "num_envs": num_envs, "records": compare(entries, rounds)})
-    write_results("envs", {"rounds": rounds, "cells": cells}, options.quick)
+    write_results("envs", {"rounds": rounds, "cells": cells}, options.quick, options.update)
 
 
 if __name__ == "__main__":

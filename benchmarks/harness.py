@@ -267,8 +267,14 @@ def commit() -> str | None:
         return None
 
 
-def write_results(question: str, content: dict[str, Any], quick: bool) -> Path:
+def write_results(
+    question: str, content: dict[str, Any], quick: bool, update: bool = False
+) -> Path:
     """Saves `content` with the machine's facts; quick runs get their own name.
+
+    Args:
+        update: keep what today's result already holds and this run did not measure. Each comparison
+            is still the work of one run.
 
     Returns the path `results/<question>-<date>.json`.
     """
@@ -284,9 +290,29 @@ def write_results(question: str, content: dict[str, Any], quick: bool) -> Path:
         "command": "python benchmarks/" + " ".join(Path(word).name for word in sys.argv),
         "machine": machine(),
     }
+    if update and path.exists():
+        old = json.loads(path.read_text())
+        header["earlier"] = [*old.pop("earlier", []), {"commit": old["commit"], "command": old["command"]}]
+        content = merge_results(old, content)
+        content = {name: value for name, value in content.items() if name not in header}
     path.write_text(json.dumps(header | content, indent=1) + "\n")
     log(f"wrote {path}")
     return path
+
+
+def merge_results(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`new`, and what only `old` holds: sections, and comparisons ("cells") of other settings."""
+    merged = old | new
+    if "cells" in old and "cells" in new:
+        measured = {_settings(cell) for cell in new["cells"]}
+        merged["cells"] = [
+            cell for cell in old["cells"] if _settings(cell) not in measured
+        ] + new["cells"]
+    return merged
+
+
+def _settings(cell: dict[str, Any]) -> str:
+    return json.dumps({name: value for name, value in cell.items() if name != "records"})
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -296,6 +322,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
         "--peers-python",
         default=sys.executable,
         help="interpreter that has the peers installed (default: this one)",
+    )
+    parser.add_argument(
+        "--update", action="store_true", help="keep what today's result holds of other comparisons"
     )
     parser.add_argument("--rounds", type=int, help="timed rounds per comparison (default 7)")
     parser.add_argument(

@@ -119,7 +119,7 @@ def main() -> None:
         "memory": in_turn(memory, "megabytes", rounds),
         "imports": in_turn(imports, "seconds", rounds),
     }
-    write_results("memory", content, options.quick)
+    write_results("memory", content, options.quick, options.update)
 
 
 if __name__ == "__main__":

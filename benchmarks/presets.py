@@ -18,6 +18,7 @@ from typing import Any
 from harness import RESULTS, commit, log, machine, versions
 
 import kiloworlds as kw
+from kiloworlds.core.registry import find_spec
 from kiloworlds.evaluation.evaluate import evaluate_run
 from kiloworlds.training.presets import PRESETS
 
@@ -31,7 +32,7 @@ def measure(env_id: str, num_seeds: int) -> dict[str, Any]:
     """Trains with the preset and plays each seed's most likely actions."""
     settings = PRESETS["ppo"][env_id]
     # Environments outside XLA train one seed at a time.
-    together = settings.get("backend") != "sync"
+    together = find_spec(env_id) is not None
     batches = [(0, num_seeds)] if together else [(seed, 1) for seed in range(num_seeds)]
     training, greedy, seconds, steps = [], [], 0.0, 0
     with tempfile.TemporaryDirectory() as folder:

@@ -213,7 +213,7 @@ def main() -> None:
         content["seeds"] = seeds(5_000 if quick else 100_000, min(rounds, 5), peers)
     if "process" in options.questions:
         content["process"] = process(20_000 if quick else None, rounds)
-    write_results("training", content, quick)
+    write_results("training", content, quick, options.update)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ def generalized_advantages(
     finished: Bool[Array, "T N"],
     gamma: float,
     gae_lambda: float,
+    valid: Bool[Array, "T N"] | None = None,
 ) -> Float[Array, "T N"]:
     """Generalised advantage estimation (Schulman et al. 2016), exact at truncations.
 
@@ -27,12 +28,16 @@ def generalized_advantages(
         terminated: the task ended: nothing follows, so the next value does not count.
         finished: terminated or truncated: the sum of later advantages stops here.
         gamma, gae_lambda: discount and smoothing factor.
+        valid: false where the environment was lost in the step; the steps before it then see a
+            truncation at the observation it was lost in. None: all are valid.
 
     Returns:
         Advantages; add `values` for the value targets.
     """
     future = jnp.where(terminated, 0.0, gamma * next_values)
     errors = rewards + future - values
+    if valid is not None:
+        errors = jnp.where(valid, errors, 0.0)
     carry_on = jnp.where(finished, 0.0, gamma * gae_lambda)
 
     def back(advantage, step):

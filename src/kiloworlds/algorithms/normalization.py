@@ -8,15 +8,25 @@ from jaxtyping import Array, Float, PyTree
 
 
 def mean_over_devices(
-    values: Float[Array, "..."], axes: int | tuple[int, ...], axis_name: str | None
+    values: Float[Array, "..."],
+    axes: int | tuple[int, ...],
+    axis_name: str | None,
+    weight: Float[Array, "..."] | None = None,
 ) -> Float[Array, "..."]:
     """The mean over some axes and, with `axis_name`, over the devices on that axis.
+
+    With `weight` it is the weighted mean, 0 where all weights are.
 
     For a variance take the mean of squared distances from the mean, never the mean of squares less
     the squared mean: in 32 bits that difference loses everything when the mean is large.
     """
-    mean = values.mean(axes)
-    return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
+    if weight is None:
+        mean = values.mean(axes)
+        return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
+    total, count = (values * weight).sum(axes), weight.sum(axes)
+    if axis_name is not None:
+        total, count = jax.lax.psum((total, count), axis_name)
+    return total / jnp.maximum(count, 1.0)
 
 
 class RunningStatistics(NamedTuple):

@@ -151,7 +151,8 @@ class Rollout(NamedTuple):
     """T steps of N environments, axes `[T, N, ...]`.
 
     `next_observation` is what each step led to, the final observation included where an episode
-    ended. `raw_action` is the action as drawn, before it is mapped into the action space.
+    ended. `raw_action` is the action as drawn, before it is mapped into the action space. Steps that
+    are not `valid` are not learnt from: their environment was lost in them. None: all are valid.
     """
 
     observation: PyTree
@@ -161,6 +162,7 @@ class Rollout(NamedTuple):
     terminated: Bool[Array, "T N"]
     finished: Bool[Array, "T N"]
     next_observation: PyTree
+    valid: Bool[Array, "T N"] | None = None
 
 
 class Minibatch(NamedTuple):
@@ -170,6 +172,8 @@ class Minibatch(NamedTuple):
     value: Float[Array, " B"]
     advantage: Float[Array, " B"]
     target: Float[Array, " B"]
+    weight: Float[Array, " B"] | None = None
+    """1 for transitions to learn from, 0 for others; None: all are."""
 
 
 class PPO:
@@ -301,6 +305,7 @@ class PPO:
             rollout.finished,
             config.gamma,
             config.gae_lambda,
+            rollout.valid,
         )
         batch = Minibatch(
             rollout.observation,
@@ -309,6 +314,7 @@ class PPO:
             values,
             advantages,
             advantages + values,
+            None if rollout.valid is None else rollout.valid.astype(jnp.float32),
         )
         parameters, optimizer, losses = self._learn(state, batch, key, learning_rate)
         metrics = {**losses, "explained_variance": self._explained_variance(values, batch.target)}
@@ -385,7 +391,8 @@ class PPO:
         def epoch(carry, order):
             # All minibatches of the epoch at once: many small kernels less in the inner loop.
             minibatches = take(order)
-            minibatches = minibatches._replace(advantage=self._standardize(minibatches.advantage))
+            advantage = self._standardize(minibatches.advantage, minibatches.weight)
+            minibatches = minibatches._replace(advantage=advantage)
             return jax.lax.scan(minibatch_step, carry, minibatches)
 
         keys = jax.random.split(key, config.num_epochs)
@@ -463,8 +470,10 @@ class PPO:
             (jnp.abs(ratio - 1) > config.clip_range).astype(ratio.dtype),
         ]
         # One reduction for all: on small networks every kernel counts.
-        losses = jnp.pad(jnp.stack(metrics).mean(-1), (0, len(_VALUE_LOSSES)))
-        return (loss - config.entropy_coefficient * entropy).mean(), losses
+        means = _weighted_mean(jnp.stack(metrics), batch.weight)
+        losses = jnp.pad(means, (0, len(_VALUE_LOSSES)))
+        loss = loss - config.entropy_coefficient * entropy
+        return _weighted_mean(loss, batch.weight), losses
 
     def _value_loss(
         self, row: Float[Array, " width"], batch: Minibatch
@@ -476,22 +485,33 @@ class PPO:
             limit = config.clip_range_value
             near = batch.value + jnp.clip(value - batch.value, -limit, limit)
             squared_error = jnp.maximum(squared_error, (near - batch.target) ** 2)
-        loss = 0.5 * squared_error.mean()
+        loss = 0.5 * _weighted_mean(squared_error, batch.weight)
         return config.value_coefficient * loss, jnp.pad(loss[None], (len(_POLICY_LOSSES), 0))
 
-    def _standardize(self, advantage: Float[Array, "M B"]) -> Float[Array, "M B"]:
+    def _standardize(
+        self, advantage: Float[Array, "M B"], weight: Float[Array, "M B"] | None = None
+    ) -> Float[Array, "M B"]:
         """Zero mean and unit deviation within each of M minibatches."""
         if not self.config.normalize_advantage:
             return advantage
-        centred = advantage - mean_over_devices(advantage, -1, self.environment_axis)[:, None]
-        variance = mean_over_devices(centred**2, -1, self.environment_axis)[:, None]
-        return centred / (jnp.sqrt(variance) + 1e-8)
+
+        def mean(values):
+            return mean_over_devices(values, -1, self.environment_axis, weight)[:, None]
+
+        centred = advantage - mean(advantage)
+        return centred / (jnp.sqrt(mean(centred**2)) + 1e-8)
 
     def _explained_variance(
         self, values: Float[Array, "T N"], targets: Float[Array, "T N"]
     ) -> Float[Array, ""]:
         """Share of the variance of the value targets that the values predict."""
         return 1 - (targets - values).var() / (targets.var() + 1e-8)
+
+
+def _weighted_mean(
+    values: Float[Array, "*K B"], weight: Float[Array, " B"] | None
+) -> Float[Array, "*K"]:
+    return mean_over_devices(values, -1, None, weight)
 
 
 def _nearest_divisor(size: int, wanted: int) -> int:

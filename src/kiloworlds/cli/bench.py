@@ -39,7 +39,7 @@ class Options(options.Common):
     num_envs: tuple[int, ...] = ()
     """Batch sizes to try; a few usual ones if not given."""
     backend: str = "auto"
-    """Executor of the environments: auto, compiled or sync."""
+    """Executor of the environments: auto, compiled, process or sync."""
     devices: int | None = None
     """JAX devices to spread compiled environments over; all cores of a CPU if not given."""
     seconds: float = 1.0
@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> int:
         raise InvalidValueError(f"--repeats {chosen.repeats} must be 1 or more.")
     console = options.console(chosen.json)
     available = _available_devices(chosen.devices)
-    compiled = chosen.backend != "sync" and find_spec(chosen.env) is not None
+    compiled = chosen.backend in ("auto", "compiled") and find_spec(chosen.env) is not None
     sizes = chosen.num_envs or (_COMPILED_SIZES if compiled else _SYNC_SIZES)
     measurements = []
     for num_envs in sizes:

@@ -30,7 +30,13 @@ class TrainConfig:
     num_seeds: int = 1
     """Independent trainings side by side in one program, with seeds `seed`, `seed` + 1, ..."""
     backend: str = "auto"
-    """Executor of the environments: auto, compiled or sync."""
+    """Executor of the environments: auto, compiled, process or sync."""
+    num_workers: int | None = None
+    """Worker processes of the process backend; None: one per core."""
+    step_timeout: float | None = 60.0
+    """Seconds after which a worker that does not finish a step is replaced; None: never."""
+    max_restarts: int = 10
+    """Restarts of failed environments and workers allowed in ten minutes before training ends."""
     devices: int | None = None
     """Devices the seeds (or, for one seed, the environments) are spread over; None: as many as leave
     the result as it is."""
@@ -49,8 +55,12 @@ class TrainConfig:
         require_number("total_steps", self.total_steps, 1, 2**53, whole=True)
         for name in ("num_envs", "num_seeds"):
             require_number(name, getattr(self, name), 1, whole=True)
-        if self.devices is not None:
-            require_number("devices", self.devices, 1, whole=True)
+        for name in ("devices", "num_workers"):
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name), 1, whole=True)
+        if self.step_timeout is not None:
+            require_number("step_timeout", self.step_timeout, 0.0)
+        require_number("max_restarts", self.max_restarts, 0, whole=True)
         require_number("seed", self.seed, 0, 2**32 - 1 - self.num_seeds, whole=True)
         if not isinstance(self.env_kwargs, dict) or not all(
             isinstance(name, str) for name in self.env_kwargs

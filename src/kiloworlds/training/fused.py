@@ -247,6 +247,11 @@ class FusedTraining:
         state, metrics = self._run(state, jnp.int32(count))
         return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], metrics)
 
+    backend = "compiled"
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
     def learner(self, state: LoopState) -> PPOState:
         """The learner's part of a loop state, `[S, ...]`."""
         return state.learner

@@ -115,11 +115,13 @@ class HostTraining:
                     terminated,
                     finished,
                     self._next_observations(finished, infos),
+                    ~infos.get("lost", np.zeros_like(finished)),
                 )
             )
-            if finished.any():
-                returns.extend(infos["episode"]["r"][finished])
-                lengths.extend(infos["episode"]["l"][finished])
+            if "episode" in infos:  # none for an episode that was lost
+                ended = infos["_episode"]
+                returns.extend(infos["episode"]["r"][ended])
+                lengths.extend(infos["episode"]["l"][ended])
         rollout = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *rows)
         episodes = Episodes(
             np.float32(len(returns)), np.float32(sum(returns)), np.float32(sum(lengths))
@@ -139,6 +141,15 @@ class HostTraining:
 
             jax.tree.map(put, observations, final)
         return observations
+
+    @property
+    def backend(self) -> str:
+        """The executor of the environments."""
+        return self._envs.backend
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._envs.close()
 
     def learner(self, state: HostState) -> PPOState:
         """The learner's state with a seed axis of one."""

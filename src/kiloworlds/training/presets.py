@@ -166,7 +166,6 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         # Solved at 200 (Gymnasium); PPO of RL Baselines3 Zoo 242. Measured: 276 and 263, two
         # seeds over 64 episodes.
         "LunarLander-v3": {
-            "backend": "sync",
             "total_steps": 1_000_000,
             "num_envs": 32,
             "num_steps": 512,

@@ -27,7 +27,7 @@ from kiloworlds.training.run import (
     save_checkpoint,
     write_environment,
 )
-from kiloworlds.vector.make import make
+from kiloworlds.vector.make import host_backend, make
 
 WINDOW = 100
 """Episodes over which `rollout/ep_rew_mean` is taken."""
@@ -94,7 +94,22 @@ def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
     if spec is not None and config.backend in ("auto", "compiled"):
         reference = spec.build_reference(**config.env_kwargs)
         return FusedTraining(config, spec.build(**config.env_kwargs), reference)
-    envs = make(config.env_id, config.num_envs, backend=config.backend, **config.env_kwargs)  # type: ignore[arg-type]
+    backend = host_backend(config.num_envs) if config.backend == "auto" else config.backend
+    pool_options: dict[str, Any] = {}
+    if backend == "process":  # a fault costs an episode, not the training
+        pool_options = {
+            "num_workers": config.num_workers,
+            "step_timeout": config.step_timeout,
+            "max_restarts": config.max_restarts,
+            "on_error": "restart",
+        }
+    envs = make(
+        config.env_id,
+        config.num_envs,
+        backend=backend,  # type: ignore[arg-type]
+        **pool_options,
+        **config.env_kwargs,
+    )
     return HostTraining(config, envs)
 
 
@@ -118,8 +133,7 @@ def train_config(
     configure_devices(config)
     training = make_training(config)
     path = create_run_directory(config, run_dir)
-    backend = "compiled" if isinstance(training, FusedTraining) else "sync"
-    write_environment(path, config, backend)
+    write_environment(path, config, training.backend)
     if on_start is not None:
         on_start(path, config)
     # Orbax takes a second to import: it does so while the first updates run.
@@ -151,6 +165,7 @@ def train_config(
             if done:
                 save_checkpoint(path, done * config.steps_per_update, training.learner(state))  # type: ignore[arg-type]
             writer.close()
+            training.close()
     return Run(path, interrupted=interrupted)
 
 

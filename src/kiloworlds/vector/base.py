@@ -1,7 +1,7 @@
 """What every executor shares: the gymnasium.vector interface, its checks and its conventions."""
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -79,6 +79,20 @@ def _as_array(actions: Any) -> Any:
         return np.asarray(actions)
     except (TypeError, ValueError, RuntimeError) as error:  # rows of unequal length, or on a GPU
         raise InvalidValueError(f"actions are no array of numbers: {error}") from error
+
+
+def make_env_list(make_env: Any, num_envs: int) -> list[Callable[[], gymnasium.Env]]:
+    """One function per environment, from one for all or a sequence of `num_envs`.
+
+    Raises:
+        InvalidValueError: another number of functions.
+    """
+    make_envs = [make_env] * num_envs if callable(make_env) else list(make_env)
+    if len(make_envs) != num_envs:
+        raise InvalidValueError(
+            f"{len(make_envs)} functions for num_envs={num_envs}; give one for each, or one for all."
+        )
+    return make_envs
 
 
 class VectorEnv(gymnasium.vector.VectorEnv):

@@ -1,12 +1,14 @@
 """`kiloworlds.make`: from an id to many running environments."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from kiloworlds.core.devices import available_cores
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import (
     InvalidValueError,
@@ -17,37 +19,60 @@ from kiloworlds.core.errors import (
 from kiloworlds.core.registry import find_spec, list_envs
 from kiloworlds.vector.base import VectorEnv, check_num_envs
 from kiloworlds.vector.compiled import CompiledVectorEnv
+from kiloworlds.vector.process.pool import ProcessExecutor
 from kiloworlds.vector.sync import SyncExecutor
 
-BACKENDS = ("auto", "compiled", "sync")
+BACKENDS = ("auto", "compiled", "process", "sync")
+
+_POOL_DEFAULTS: dict[str, Any] = {
+    "num_workers": None,
+    "batch_size": None,
+    "ordered": False,
+    "copy": True,
+    "step_timeout": 60.0,
+    "start_timeout": 120.0,
+    "max_restarts": 10,
+    "on_error": "raise",
+}
 
 
 def make(
-    env: str | Environment | Callable[[], gymnasium.Env],
+    env: str | Environment | Callable[[], gymnasium.Env] | Sequence[Callable[[], gymnasium.Env]],
     num_envs: int = 1,
     *,
-    backend: Literal["auto", "compiled", "sync"] = "auto",
+    backend: Literal["auto", "compiled", "process", "sync"] = "auto",
     seed: int | None = None,
     autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
     devices: int = 1,
     output: Literal["numpy", "jax"] = "numpy",
     episode_statistics: bool = True,
+    num_workers: int | None = None,
+    batch_size: int | None = None,
+    ordered: bool = False,
+    copy: bool = True,
+    step_timeout: float | None = 60.0,
+    start_timeout: float | None = 120.0,
+    max_restarts: int = 10,
+    on_error: Literal["raise", "restart"] = "raise",
     **env_kwargs: Any,
 ) -> VectorEnv:
     """Makes `num_envs` environments behind one `gymnasium.vector.VectorEnv`.
 
     Args:
-        env: an id (Gymnasium's where the rules are Gymnasium's), a compiled `Environment`, or a
-            function that builds a Gymnasium environment.
+        env: an id (Gymnasium's where the rules are Gymnasium's), a compiled `Environment`, a
+            function that builds a Gymnasium environment, or one such function per environment.
         num_envs: how many, 1 or more.
-        backend: "compiled" (XLA), "sync" (any Gymnasium environment, in this process), or "auto":
-            compiled where there is a compiled environment of that id, else sync.
+        backend: "compiled" (XLA), "process" (any Gymnasium environment, in worker processes), "sync"
+            (the same, in this process), or "auto": compiled where there is a compiled environment of
+            that id, else process where there are two environments and two cores to share, else sync.
         seed: seeds the first `reset`: environment i gets seed + i.
         autoreset_mode: "same_step" (default; the final observation is in `infos["final_obs"]`),
             "next_step" or "disabled".
         devices: JAX devices to spread compiled environments over.
         output: for compiled environments, "numpy" or "jax" arrays.
         episode_statistics: whether infos report "episode" at each end.
+        num_workers, batch_size, ordered, copy, step_timeout, start_timeout, max_restarts, on_error:
+            of the process backend; see `kiloworlds.vector.process.pool.ProcessExecutor`.
         **env_kwargs: parameters of the environment. For compiled environments a numeric parameter
             may be an array `[num_envs]`: each environment then has its own value.
 
@@ -72,6 +97,17 @@ def make(
             f"backend={backend!r} is not one of {', '.join(map(repr, BACKENDS))}."
             f"{did_you_mean(str(backend), BACKENDS)}"
         )
+    pool_options = {
+        "num_workers": num_workers,
+        "batch_size": batch_size,
+        "ordered": ordered,
+        "copy": copy,
+        "step_timeout": step_timeout,
+        "start_timeout": start_timeout,
+        "max_restarts": max_restarts,
+        "on_error": on_error,
+    }
+    chosen = [name for name, value in pool_options.items() if value != _POOL_DEFAULTS[name]]
     if env is None or isinstance(env, type):
         given = "None" if env is None else f"the class {env.__name__}"
         raise InvalidValueError(
@@ -86,17 +122,19 @@ def make(
         "episode_statistics": episode_statistics,
     }
     if isinstance(env, Environment):
-        if backend == "sync":
+        if backend not in ("auto", "compiled"):
             raise InvalidValueError(
-                "backend='sync' runs Gymnasium environments, not compiled ones."
+                f"backend={backend!r} runs Gymnasium environments, not compiled ones."
             )
+        _refuse_pool_options(chosen, "compiled")
         return _make_compiled_instance(env, num_envs, env_kwargs, compiled_options)
     spec = find_spec(env) if isinstance(env, str) else None
     if backend == "compiled" and spec is None:
         if not isinstance(env, str):
             raise InvalidValueError("backend='compiled' needs an id or a compiled Environment.")
         raise unknown_name("compiled environment", env, list_envs(), "kiloworlds.list_envs()")
-    if spec is not None and backend != "sync":
+    if spec is not None and backend in ("auto", "compiled"):
+        _refuse_pool_options(chosen, "compiled")
         render_mode = env_kwargs.pop("render_mode", None)
         envs = CompiledVectorEnv(
             spec.build(**env_kwargs),
@@ -116,13 +154,30 @@ def make(
             f"{env!r} runs as a Gymnasium environment on the host."
         )
     make_env = _gymnasium_factory(env, env_kwargs)
-    return SyncExecutor(
-        make_env,
-        num_envs,
-        seed=seed,
-        autoreset_mode=autoreset_mode,
-        episode_statistics=episode_statistics,
-    )
+    shared: dict[str, Any] = {
+        "seed": seed,
+        "autoreset_mode": autoreset_mode,
+        "episode_statistics": episode_statistics,
+    }
+    if backend == "auto":
+        backend = "process" if chosen else host_backend(num_envs)
+    if backend == "process":
+        return ProcessExecutor(make_env, num_envs, **shared, **pool_options)
+    _refuse_pool_options(chosen, "sync")
+    return SyncExecutor(make_env, num_envs, **shared)
+
+
+def host_backend(num_envs: int) -> Literal["process", "sync"]:
+    """The faster executor for environments that are not compiled."""
+    pays = num_envs > 1 and available_cores() > 1 and sys.platform == "linux"
+    return "process" if pays else "sync"
+
+
+def _refuse_pool_options(chosen: list[str], backend: str) -> None:
+    if chosen:
+        raise InvalidValueError(
+            f"{', '.join(chosen)}: settings of backend='process'; this one is {backend!r}."
+        )
 
 
 def _make_compiled_instance(
@@ -151,10 +206,15 @@ def _unbatched(env: Environment) -> Environment:
         return env
 
 
-def _gymnasium_factory(
-    env: str | Callable[[], gymnasium.Env], env_kwargs: dict[str, Any]
-) -> Callable[[], gymnasium.Env]:
-    if callable(env):
+def _gymnasium_factory(env: Any, env_kwargs: dict[str, Any]) -> Any:
+    """The function that builds one environment, or the given functions, one per environment."""
+    if not isinstance(env, str):
+        functions = [env] if callable(env) else env
+        if not isinstance(functions, Sequence) or not all(map(callable, functions)):
+            raise InvalidValueError(
+                f"make() got {type(env).__name__}; give an id, an environment, a function such as "
+                "lambda: MyEnv(), or a list of such functions, one per environment."
+            )
         if env_kwargs:
             raise InvalidValueError(
                 f"make() got the parameters {', '.join(env_kwargs)} beside a function; pass them "

@@ -3,7 +3,7 @@
 The correct baseline against which parallel executors are held.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -11,7 +11,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.vector.base import VectorEnv, check_num_envs, expand_seeds, parse_autoreset_mode
+from kiloworlds.vector.base import (
+    VectorEnv,
+    check_num_envs,
+    expand_seeds,
+    make_env_list,
+    parse_autoreset_mode,
+)
 from kiloworlds.vector.infos import EpisodeStatistics
 
 
@@ -22,7 +28,7 @@ class SyncExecutor(VectorEnv):
     checks, seeding and episode statistics.
 
     Args:
-        make_env: builds one environment.
+        make_env: builds one environment; or one function per environment.
         num_envs: how many.
         seed: the seed of the first `reset` where that gives none.
         autoreset_mode: see `gymnasium.vector.AutoresetMode`.
@@ -33,7 +39,7 @@ class SyncExecutor(VectorEnv):
 
     def __init__(
         self,
-        make_env: Callable[[], gymnasium.Env],
+        make_env: Callable[[], gymnasium.Env] | Sequence[Callable[[], gymnasium.Env]],
         num_envs: int,
         *,
         seed: int | None = None,
@@ -43,7 +49,8 @@ class SyncExecutor(VectorEnv):
         num_envs = check_num_envs(num_envs)
         mode = parse_autoreset_mode(autoreset_mode)
         self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
-        self._vector = SyncVectorEnv([make_env] * num_envs, autoreset_mode=mode)
+        make_envs = make_env_list(make_env, num_envs)
+        self._vector = SyncVectorEnv(make_envs, autoreset_mode=mode)
         self._describe(
             num_envs,
             self._vector.single_observation_space,

@@ -1,0 +1,75 @@
+"""What happens when an environment or its worker fails: errors, a budget of restarts, a record."""
+
+import logging
+import time
+from collections import deque
+
+from kiloworlds.core.errors import KiloworldsError
+
+logger = logging.getLogger("kiloworlds.vector")
+
+
+class EnvironmentFailedError(KiloworldsError, RuntimeError):
+    """An exception inside an environment, with the traceback from where it ran.
+
+    Attributes:
+        env_index: which environment.
+        phase: "constructor", "reset", "step", "call" or "render".
+        action: the action of the step, as text; "" otherwise.
+        worker_traceback: the original traceback.
+    """
+
+    def __init__(self, env_index: int, phase: str, action: str, error: str, traceback: str):
+        self.env_index, self.phase, self.action = env_index, phase, action
+        self.worker_traceback = traceback
+        doing = f"step with action {action}" if action else phase
+        super().__init__(
+            f"environment {env_index} failed in {doing}: {error}"
+            + (f"\n\nIts own traceback:\n{traceback}" if traceback else "")
+        )
+
+
+class RestartBudgetError(KiloworldsError, RuntimeError):
+    """Environments or workers fail faster than they may be restarted."""
+
+
+class RestartBudget:
+    """Allows `limit` restarts in any `window` seconds, each later than the one before.
+
+    Args:
+        limit: restarts allowed within the window; 0 allows none.
+        window: seconds.
+    """
+
+    def __init__(self, limit: int, window: float = 600.0):
+        self.limit, self.window = limit, window
+        self.spent = 0
+        """Restarts since the beginning."""
+        self._times: deque[float] = deque()
+        self._first: str | None = None
+
+    def spend(self, reason: str) -> float:
+        """Takes one restart.
+
+        Returns:
+            Seconds to wait before it: 0 for the first, then 1, 2, 4, ... up to 30 while failures
+            follow each other within the window.
+
+        Raises:
+            RestartBudgetError: none is left; the message holds the first failure.
+        """
+        now = time.monotonic()
+        while self._times and now - self._times[0] > self.window:
+            self._times.popleft()
+        if not self._times:
+            self._first = reason
+        if len(self._times) >= self.limit:
+            allowed = f"more than max_restarts={self.limit} failures in {self.window:.0f} s"
+            raise RestartBudgetError(
+                f"{allowed if self.limit else 'max_restarts=0'}; giving up. The first was: "
+                f"{self._first}"
+            )
+        self._times.append(now)
+        self.spent += 1
+        earlier = len(self._times) - 1
+        return 0.0 if earlier == 0 else min(2.0 ** (earlier - 1), 30.0)

@@ -1,0 +1,180 @@
+"""How values of a Gymnasium space lie in shared arrays, one row per environment."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from kiloworlds.vector.process.memory import ArraySpec
+
+
+class SpaceMismatchError(ValueError):
+    """A value that does not fit its space."""
+
+
+class Codec(ABC):
+    """Writes single values into rows of arrays `[N, ...]` and reads batches from them.
+
+    Attributes:
+        specs: the arrays needed.
+    """
+
+    specs: list[ArraySpec]
+
+    @abstractmethod
+    def write(self, arrays: list[np.ndarray], row: int, value: Any) -> None:
+        """Puts a value into a row.
+
+        Raises:
+            SpaceMismatchError: its shape or type is not that of the space. Nothing is cast.
+        """
+
+    @abstractmethod
+    def batch(self, arrays: list[np.ndarray]) -> Any:
+        """All rows, in the form `gymnasium.vector` gives batches of this space. Arrays are views."""
+
+    @abstractmethod
+    def value(self, arrays: list[np.ndarray], row: int) -> Any:
+        """A copy of the value in one row."""
+
+    @abstractmethod
+    def write_batch(self, arrays: list[np.ndarray], rows: Any, batch: Any) -> None:
+        """Puts a batch, as `gymnasium.vector` forms it, into rows (a slice or indices)."""
+
+
+class ArrayCodec(Codec):
+    """Spaces whose values are one array: Box, Discrete, MultiDiscrete, MultiBinary."""
+
+    def __init__(self, space: gymnasium.Space, num_envs: int, where: str):
+        self._where = where
+        self._dtype = np.dtype(space.dtype)
+        self._shape = tuple(space.shape or ())
+        self.specs = [ArraySpec(self._dtype.str, (num_envs, *self._shape))]
+
+    def write(self, arrays, row, value):
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+        if shape == self._shape and dtype == self._dtype:
+            arrays[0][row] = value
+            return
+        # Plain numbers stand for scalars of the same kind; Gymnasium's Discrete gives np.int64, many
+        # environments an int.
+        if self._shape == () and shape in (None, ()):
+            kind = np.asarray(value).dtype.kind
+            if kind == self._dtype.kind or kind + self._dtype.kind in ("iu", "ui", "bi", "if"):
+                arrays[0][row] = value
+                return
+        found = f"{type(value).__name__}" if shape is None else f"{dtype} of shape {shape}"
+        raise SpaceMismatchError(
+            f"{self._where} is {found}, but its space says {self._dtype} of shape {self._shape}."
+        )
+
+    def batch(self, arrays):
+        return arrays[0]
+
+    def value(self, arrays, row):
+        value = arrays[0][row]
+        return value.copy() if self._shape else value
+
+    def write_batch(self, arrays, rows, batch):
+        arrays[0][rows] = batch
+
+
+class TextCodec(Codec):
+    """Text: the length, then the code points."""
+
+    def __init__(self, space: spaces.Text, num_envs: int, where: str):
+        self._where, self._longest = where, space.max_length
+        self.specs = [ArraySpec("<u4", (num_envs, space.max_length + 1))]
+
+    def write(self, arrays, row, value):
+        if not isinstance(value, str) or len(value) > self._longest:
+            raise SpaceMismatchError(
+                f"{self._where} is {value!r}, but its space says text of up to {self._longest} "
+                "characters."
+            )
+        arrays[0][row, 0] = len(value)
+        arrays[0][row, 1 : len(value) + 1] = [ord(character) for character in value]
+
+    def batch(self, arrays):
+        return tuple(self.value(arrays, row) for row in range(len(arrays[0])))
+
+    def value(self, arrays, row):
+        length, *points = arrays[0][row].tolist()
+        return "".join(map(chr, points[:length]))
+
+    def write_batch(self, arrays, rows, batch):
+        indices = np.arange(len(arrays[0]))[rows]
+        for row, value in zip(indices.tolist(), batch, strict=True):
+            self.write(arrays, row, value)
+
+
+class NestedCodec(Codec):
+    """Dict and Tuple: the arrays of the parts, one part after the other."""
+
+    def __init__(self, parts: dict[Any, Codec], kind: type, where: str):
+        self._parts, self._kind, self._where = parts, kind, where
+        self.specs, self._slices = [], {}
+        for key, part in parts.items():
+            self._slices[key] = slice(len(self.specs), len(self.specs) + len(part.specs))
+            self.specs = self.specs + part.specs
+
+    def _form(self, values: dict[Any, Any]) -> Any:
+        return values if self._kind is dict else tuple(values.values())
+
+    def write(self, arrays, row, value):
+        if self._kind is dict:
+            found = set(value) if isinstance(value, dict) else None
+            if found != set(self._parts):
+                raise SpaceMismatchError(
+                    f"{self._where} has {_keys(value)}, but its space says {_keys(self._parts)}."
+                )
+        elif not isinstance(value, tuple) or len(value) != len(self._parts):
+            raise SpaceMismatchError(
+                f"{self._where} is {type(value).__name__}, but its space says a tuple of "
+                f"{len(self._parts)}."
+            )
+        for key, part in self._parts.items():
+            part.write(arrays[self._slices[key]], row, value[key])
+
+    def batch(self, arrays):
+        return self._form(
+            {key: part.batch(arrays[self._slices[key]]) for key, part in self._parts.items()}
+        )
+
+    def value(self, arrays, row):
+        return self._form(
+            {key: part.value(arrays[self._slices[key]], row) for key, part in self._parts.items()}
+        )
+
+    def write_batch(self, arrays, rows, batch):
+        for key, part in self._parts.items():
+            part.write_batch(arrays[self._slices[key]], rows, batch[key])
+
+
+def _keys(value: Any) -> str:
+    if not isinstance(value, dict):
+        return f"the type {type(value).__name__}"
+    return f"the keys {sorted(map(str, value))}"
+
+
+def codec(space: gymnasium.Space, num_envs: int, where: str) -> Codec | None:
+    """The codec of a space for `num_envs` rows; None where sizes vary (Graph, Sequence, custom).
+
+    Args:
+        where: what the value is, for error messages, such as "the observation".
+    """
+    match space:
+        case spaces.Box() | spaces.Discrete() | spaces.MultiDiscrete() | spaces.MultiBinary():
+            return ArrayCodec(space, num_envs, where)
+        case spaces.Text():
+            return TextCodec(space, num_envs, where)
+        case spaces.Dict() | spaces.Tuple():
+            is_dict = isinstance(space, spaces.Dict)
+            named = space.spaces.items() if is_dict else enumerate(space.spaces)
+            parts = {key: codec(part, num_envs, f"{where}[{key!r}]") for key, part in named}
+            if any(part is None for part in parts.values()):
+                return None
+            return NestedCodec(parts, dict if is_dict else tuple, where)  # type: ignore[arg-type]
+    return None

@@ -1,0 +1,200 @@
+"""What a pool and its workers say to each other.
+
+Steps travel through shared memory: the pool writes actions, puts environment numbers into the worker's
+inbox and posts its signal; the worker writes results, puts numbers into its outbox and posts. All
+else (making environments, resets, calls, errors, odd infos) is a message on a socket, announced by
+the entry `MESSAGE` so that order is kept.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium
+
+from kiloworlds.vector.process.codec import Codec, codec
+from kiloworlds.vector.process.memory import ArraySpec
+
+ALL = -1
+"""Entry: all environments of the worker."""
+MESSAGE = -2
+"""Entry: one message follows on the socket."""
+
+INFO_SLOTS = 64
+"""So many scalar infos per environment travel in shared memory; further ones as messages."""
+
+IDLE, STEPPING, RESETTING = 0, 1, 2
+"""What a worker is at, for the deadline that applies."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker must know to build its environments."""
+
+    make_envs: tuple[Callable[[], gymnasium.Env], ...]
+    first: int
+    """The number of its first environment in the vector."""
+    autoreset_mode: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker has built its environments; all have these spaces."""
+
+    observation_space: gymnasium.Space
+    action_space: gymnasium.Space
+    metadata: dict[str, Any]
+    render_mode: str | None
+    spec: Any
+
+
+@dataclass(frozen=True)
+class Attach:
+    """The shared memory follows as a file descriptor."""
+
+    layout: "Layout"
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Resets environments (local numbers); each is answered like a step with no reward."""
+
+    indices: list[int]
+    seeds: list[int | None]
+    options: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """Builds an environment that failed anew and resets it; answered like a step with no reward."""
+
+    index: int
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class Actions:
+    """The next actions of environments whose action space has no fixed size."""
+
+    by_index: dict[int, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """Calls a method of environments or reads an attribute; answered by `Answer`."""
+
+    indices: list[int]
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SetAttribute:
+    """Sets an attribute, one value per environment; answered by `Answer`."""
+
+    indices: list[int]
+    name: str
+    values: list[Any]
+
+
+@dataclass(frozen=True)
+class Render:
+    """Renders environments; answered by `Answer`."""
+
+    indices: list[int]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Results in the order of the indices asked for."""
+
+    values: list[Any]
+
+
+@dataclass(frozen=True)
+class NewInfo:
+    """From now on the scalar info `key` of this worker's environments is in slot `slot`."""
+
+    slot: int
+    key: str
+    kind: str
+    """numpy's letter for its kind: b, i or f."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a result carries beside its row: infos that are no plain scalars, the infos of the last
+    step of an episode, values of spaces with no fixed size."""
+
+    index: int
+    infos: dict[str, Any] | None = None
+    final_infos: dict[str, Any] | None = None
+    observation: Any = None
+    final_observation: Any = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception inside an environment or its constructor."""
+
+    index: int
+    phase: str
+    """What failed: "constructor", "reset", "step", "call" or "render"."""
+    action: str
+    error: str
+    """Type and text of the exception."""
+    traceback: str
+
+
+class Close(NamedTuple):
+    """The worker closes its environments and ends."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a pool's shared memory is laid out; N environments, W workers.
+
+    Observations are kept twice: results go into the copy `parity[i]` names, so that what was
+    delivered before stays whole while the next result is written.
+    """
+
+    observation_space: gymnasium.Space
+    action_space: gymnasium.Space
+    num_envs: int
+    num_workers: int
+    largest_share: int
+
+    @property
+    def observations(self) -> Codec | None:
+        """The codec of observations; None where they travel as messages."""
+        return codec(self.observation_space, self.num_envs, "the observation")
+
+    @property
+    def actions(self) -> Codec | None:
+        """The codec of actions; None where they travel as messages."""
+        return codec(self.action_space, self.num_envs, "the action")
+
+    def specs(self) -> dict[str, ArraySpec]:
+        """The arrays by name."""
+        count = self.num_envs
+        ring = (self.num_workers, self.largest_share + 64)
+        specs = {
+            "rewards": ArraySpec("<f8", (count,)),
+            "terminated": ArraySpec("?", (count,)),
+            "truncated": ArraySpec("?", (count,)),
+            "parity": ArraySpec("u1", (count,)),
+            "info_values": ArraySpec("<f8", (INFO_SLOTS, count)),
+            "info_mask": ArraySpec("?", (INFO_SLOTS, count)),
+            "inbox": ArraySpec("<i4", ring),
+            "outbox": ArraySpec("<i4", ring),
+            # A cache line per worker: steps begun and ended, what it is at, and with which one.
+            "progress": ArraySpec("<i8", (self.num_workers, 8)),
+        }
+        for name, codec_ in (("action", self.actions), ("final", self.observations)):
+            for position, spec in enumerate(codec_.specs if codec_ else ()):
+                specs[f"{name}{position}"] = spec
+        for copy in (0, 1):
+            for position, spec in enumerate(self.observations.specs if self.observations else ()):
+                specs[f"observation{copy}_{position}"] = spec
+        return specs
