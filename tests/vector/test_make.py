@@ -14,6 +14,26 @@ def test_auto_prefers_compiled():
     assert kw.make(CartPole(), num_envs=1).backend == "compiled"
 
 
+def test_auto_runs_several_simulators_in_processes():
+    for env in (
+        "LunarLander-v3",
+        lambda: gymnasium.make("CartPole-v1"),
+        [lambda: gymnasium.make("CartPole-v1")] * 2,
+    ):
+        envs = kw.make(env, num_envs=2)
+        assert envs.backend == "process"
+        envs.reset(seed=0)
+        assert len(envs.step(envs.action_space.sample())[1]) == 2
+        envs.close()
+
+
+def test_settings_of_the_pool_belong_to_it():
+    with pytest.raises(InvalidValueError, match="batch_size: settings of backend='process'"):
+        kw.make("CartPole-v1", 4, batch_size=2)
+    with pytest.raises(InvalidValueError, match="2 functions for num_envs=3"):
+        kw.make([CartPole, CartPole], 3)
+
+
 @pytest.mark.parametrize("num_envs", [0, -1, 1.5, "many", True, None])
 def test_num_envs_must_be_a_positive_whole_number(num_envs):
     with pytest.raises(InvalidValueError, match=r"num_envs=.*1 or more"):

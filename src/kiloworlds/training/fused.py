@@ -4,7 +4,7 @@ Letters in shapes: S seeds, T steps per rollout, N environments, U updates.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -248,6 +248,7 @@ class FusedTraining:
         return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], metrics)
 
     backend = "compiled"
+    counters: ClassVar[dict[str, int]] = {}
 
     def close(self) -> None:
         """Nothing to give back."""

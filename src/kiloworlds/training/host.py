@@ -19,6 +19,7 @@ from kiloworlds.core.spaces import from_gymnasium
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.fused import Episodes, UpdateMetrics
 from kiloworlds.vector.base import VectorEnv
+from kiloworlds.vector.process.pool import ProcessExecutor
 
 
 class HostState(NamedTuple):
@@ -146,6 +147,16 @@ class HostTraining:
     def backend(self) -> str:
         """The executor of the environments."""
         return self._envs.backend
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What the environments' executor has counted so far, for the metrics."""
+        if not isinstance(self._envs, ProcessExecutor):
+            return {}
+        return {
+            "environments/lost": self._envs.lost_episodes,
+            "environments/restarts": self._envs.restarts,
+        }
 
     def close(self) -> None:
         """Closes the environments."""

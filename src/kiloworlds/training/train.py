@@ -152,7 +152,7 @@ def train_config(
                 began = time.perf_counter()
                 state, metrics = training.run(state, count)  # type: ignore[arg-type]
                 compiling, done = done == 0, done + count
-                row = report.row(done, metrics, compiling)
+                row = report.row(done, metrics, compiling) | training.counters
                 writer.write(row)
                 if on_metrics is not None:
                     on_metrics(row)
