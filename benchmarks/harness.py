@@ -292,7 +292,10 @@ def write_results(
     }
     if update and path.exists():
         old = json.loads(path.read_text())
-        header["earlier"] = [*old.pop("earlier", []), {"commit": old["commit"], "command": old["command"]}]
+        header["earlier"] = [
+            *old.pop("earlier", []),
+            {"commit": old["commit"], "command": old["command"]},
+        ]
         content = merge_results(old, content)
         content = {name: value for name, value in content.items() if name not in header}
     path.write_text(json.dumps(header | content, indent=1) + "\n")
@@ -305,9 +308,9 @@ def merge_results(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     merged = old | new
     if "cells" in old and "cells" in new:
         measured = {_settings(cell) for cell in new["cells"]}
-        merged["cells"] = [
-            cell for cell in old["cells"] if _settings(cell) not in measured
-        ] + new["cells"]
+        merged["cells"] = [cell for cell in old["cells"] if _settings(cell) not in measured] + new[
+            "cells"
+        ]
     return merged
 
 

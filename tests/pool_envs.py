@@ -87,13 +87,20 @@ class FaultyEnv(CountingEnv):
 
     def step(self, action):
         self.life += 1
-        if self.life == self.at_step and not (self.once and self.once.exists()):
-            if self.once:
-                self.once.touch()
+        if self.life == self.at_step and self._is_first():
             changed = self.fault(self)
             if changed is not None:
                 return changed
         return super().step(action)
+
+    def _is_first(self) -> bool:
+        if self.once is None:
+            return True
+        try:
+            self.once.open("x").close()
+        except FileExistsError:
+            return False
+        return True
 
 
 class SlowEnv(CountingEnv):

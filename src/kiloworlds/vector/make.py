@@ -232,9 +232,12 @@ def _gymnasium_factory(env: Any, env_kwargs: dict[str, Any]) -> Any:
             "environment", env, [*list_envs(), *gymnasium.registry], "`kiloworlds list`"
         )
 
+    # The spec, not the id: an id that this process registered is unknown in a worker.
+    spec = gymnasium.registry.get(env, env)
+
     def build() -> gymnasium.Env:
         try:
-            return gymnasium.make(env, **env_kwargs)
+            return gymnasium.make(spec, **env_kwargs)
         except gymnasium.error.DependencyNotInstalled as error:
             raise _missing_simulator(env, error) from error
         except (TypeError, gymnasium.error.Error, ImportError) as error:

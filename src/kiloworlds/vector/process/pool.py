@@ -222,6 +222,8 @@ class ProcessExecutor(VectorEnv):
     ) -> None:
         if limit is None or silent <= limit:
             return
+        if worker.is_live and worker.has_entries():  # it has answered since we last listened
+            return
         where = f" of environment {worker.current_row}" if worker.is_live else ""
         worker.kill()
         self._bury(worker, f"gave no answer for {limit:g} s in {doing}{where} (see {name})")
