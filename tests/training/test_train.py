@@ -30,6 +30,10 @@ TINY = {
 }
 
 
+# Minibatches of 256.
+LARGE = {"num_steps": 64, "num_minibatches": 1, "total_steps": 1024}
+
+
 @pytest.fixture
 def run(tmp_path):
     return kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", num_seeds=2, **TINY)
@@ -177,8 +181,8 @@ def test_seeds_may_be_spread_over_devices():
 
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_the_two_networks_may_learn_on_a_device_each(num_seeds):
-    one, one_metrics = _final_parameters(num_seeds=num_seeds, devices=1)
-    two, two_metrics = _final_parameters(num_seeds=num_seeds)
+    one, one_metrics = _final_parameters(num_seeds=num_seeds, devices=1, **LARGE)
+    two, two_metrics = _final_parameters(num_seeds=num_seeds, **LARGE)
     assert not np.array_equal(one[:, 0], one[:, 1])
     np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-5)
     for name, values in one_metrics.train.items():
@@ -188,8 +192,10 @@ def test_the_two_networks_may_learn_on_a_device_each(num_seeds):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, (2, Axis.NETWORKS)),
-        ({"num_seeds": 3}, (2, Axis.NETWORKS)),
+        ({}, (1, None)),
+        (LARGE, (2, Axis.NETWORKS)),
+        (LARGE | {"num_seeds": 3}, (2, Axis.NETWORKS)),
+        (LARGE | {"num_seeds": 4}, (2, Axis.SEEDS)),
         ({"num_seeds": 4}, (2, Axis.SEEDS)),
         ({"devices": 1}, (1, None)),
         ({"devices": 2, "num_seeds": 2}, (2, Axis.SEEDS)),

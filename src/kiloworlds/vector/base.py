@@ -87,7 +87,7 @@ def make_env_list(make_env: Any, num_envs: int) -> list[Callable[[], gymnasium.E
     Raises:
         InvalidValueError: another number of functions.
     """
-    make_envs = [make_env] * num_envs if callable(make_env) else list(make_env)
+    make_envs: list[Any] = [make_env] * num_envs if callable(make_env) else list(make_env)
     if len(make_envs) != num_envs:
         raise InvalidValueError(
             f"{len(make_envs)} functions for num_envs={num_envs}; give one for each, or one for all."
