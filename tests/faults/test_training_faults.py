@@ -9,18 +9,12 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+import training_settings
 from pool_envs import FaultyEnv
 
 import kiloworlds as kw
 
-TINY = {
-    "num_envs": 4,
-    "num_steps": 16,
-    "num_minibatches": 4,
-    "total_steps": 640,
-    "hidden_sizes": (8,),
-    "num_workers": 2,
-}
+TINY = training_settings.TINY | {"num_workers": 2}
 
 
 def killed(env):

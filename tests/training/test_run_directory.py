@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from training_settings import TINY
 
 import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError
@@ -16,14 +17,6 @@ from kiloworlds.training.run import (
     create_run_directory,
     read_metrics,
 )
-
-TINY = {
-    "num_envs": 4,
-    "num_steps": 16,
-    "num_minibatches": 4,
-    "total_steps": 640,
-    "hidden_sizes": (8,),
-}
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from training_settings import TINY
 
 import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError, UnknownNameError
@@ -20,15 +21,6 @@ from kiloworlds.training.host import HostTraining
 from kiloworlds.training.placement import Axis, choose_placement
 from kiloworlds.training.run import RunDirectoryError, read_metrics
 from kiloworlds.training.train import DivergedError
-
-TINY = {
-    "num_envs": 4,
-    "num_steps": 16,
-    "num_minibatches": 4,
-    "total_steps": 640,
-    "hidden_sizes": (8,),
-}
-
 
 # Minibatches of 256.
 LARGE = {"num_steps": 64, "num_minibatches": 1, "total_steps": 1024}

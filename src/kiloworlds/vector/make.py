@@ -1,5 +1,6 @@
 """`kiloworlds.make`: from an id to many running environments."""
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -24,16 +25,7 @@ from kiloworlds.vector.sync import SyncExecutor
 
 BACKENDS = ("auto", "compiled", "process", "sync")
 
-_POOL_DEFAULTS: dict[str, Any] = {
-    "num_workers": None,
-    "batch_size": None,
-    "ordered": False,
-    "copy": True,
-    "step_timeout": 60.0,
-    "start_timeout": 120.0,
-    "max_restarts": 10,
-    "on_error": "raise",
-}
+_POOL_PARAMETERS = inspect.signature(ProcessExecutor).parameters
 
 
 def make(
@@ -107,7 +99,9 @@ def make(
         "max_restarts": max_restarts,
         "on_error": on_error,
     }
-    chosen = [name for name, value in pool_options.items() if value != _POOL_DEFAULTS[name]]
+    chosen = [
+        name for name, value in pool_options.items() if value != _POOL_PARAMETERS[name].default
+    ]
     if env is None or isinstance(env, type):
         given = "None" if env is None else f"the class {env.__name__}"
         raise InvalidValueError(

@@ -234,6 +234,7 @@ def test_workers_are_other_processes_and_leave_nothing_behind(pool):
         ({"batch_size": 5}, "batch_size=5 is more than num_envs=4"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"on_error": "ignore"}, "on_error='ignore'"),
+        ({"step_timeout": 0}, "step_timeout=0 must be seconds above 0"),
     ],
 )
 def test_settings_out_of_range(settings, message):

@@ -74,11 +74,10 @@ class WorkerHandle:
         theirs.close()
         os.close(lifeline)
         self.control = Connection(ours.detach())
-        self.ended_fd = _end_descriptor(self.process.pid)
-        self.started_at = time.monotonic()
+        self.ended_fd = os.pidfd_open(self.process.pid)  # readable when the process ends
         self._read = self._sent = 0
         self._seen_progress = -1
-        self._progress_at = self.started_at
+        self._progress_at = time.monotonic()
         with contextlib.suppress(OSError):  # it has ended already, which its end tells better
             self.control.send(sys.path)
             self.control.send_bytes(setup)
@@ -181,13 +180,6 @@ class WorkerHandle:
             if self.process.poll() is None:
                 self.kill()
         self.free()
-
-
-def _end_descriptor(pid: int) -> int:
-    """A descriptor that becomes readable when the process ends."""
-    if not hasattr(os, "pidfd_open"):
-        raise NotImplementedError("the process backend needs Linux 5.3 or newer.")
-    return os.pidfd_open(pid)
 
 
 def pickle_setup(setup: protocol.Setup) -> bytes:

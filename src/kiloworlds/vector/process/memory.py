@@ -1,5 +1,6 @@
 """Arrays in memory that several processes share."""
 
+import itertools
 import mmap
 import os
 import tempfile
@@ -49,6 +50,11 @@ class SharedArrays:
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._arrays[name]
+
+    def numbered(self, name: str) -> list[np.ndarray]:
+        """The arrays `name`0, `name`1, ... in order: the parts of a value of a nested space."""
+        names = (f"{name}{position}" for position in itertools.count())
+        return [self[key] for key in itertools.takewhile(self.specs.__contains__, names)]
 
     def close(self) -> None:
         """Gives the descriptor back. The memory itself lives as long as an array on it does."""

@@ -1,6 +1,7 @@
 """The executor that runs any Gymnasium environment in parallel worker processes."""
 
 import itertools
+import os
 import select
 import time
 import weakref
@@ -92,6 +93,11 @@ class ProcessExecutor(VectorEnv):
         max_restarts: int = 10,
         on_error: str = "raise",
     ):
+        if not hasattr(os, "pidfd_open"):
+            raise InvalidValueError("backend='process' needs Linux 5.3 or newer; use 'sync'.")
+        for name, limit in (("step_timeout", step_timeout), ("start_timeout", start_timeout)):
+            if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+                raise InvalidValueError(f"{name}={limit!r} must be seconds above 0, or None.")
         num_envs = check_num_envs(num_envs)
         make_envs = make_env_list(make_env, num_envs)
         if on_error not in ("raise", "restart"):
@@ -119,7 +125,6 @@ class ProcessExecutor(VectorEnv):
             for rows in ranges
         ]
         self._ranges = ranges
-        self._worker_of = np.repeat(np.arange(num_workers), [len(rows) for rows in ranges])
         self._workers: list[WorkerHandle | None] = [None] * num_workers
         self._restart_at = [0.0] * num_workers
         self._poll = select.poll()
@@ -273,13 +278,14 @@ class ProcessExecutor(VectorEnv):
         assert layout is not None
         assert memory is not None
         self._observation_codec, self._action_codec = layout.observations, layout.actions
-
-        def arrays(name: str) -> list[np.ndarray]:
-            count = sum(key.startswith(name) and key[len(name) :].isdigit() for key in memory.specs)
-            return [memory[f"{name}{position}"] for position in range(count)]
-
-        self._action_arrays, self._final_arrays = arrays("action"), arrays("final")
-        self._observation_arrays = (arrays("observation0_"), arrays("observation1_"))
+        self._action_arrays, self._final_arrays = (
+            memory.numbered("action"),
+            memory.numbered("final"),
+        )
+        self._observation_arrays = (
+            memory.numbered("observation0_"),
+            memory.numbered("observation1_"),
+        )
         self._parity = memory["parity"]
 
     def _take(self, worker: WorkerHandle) -> None:

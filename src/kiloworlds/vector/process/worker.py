@@ -6,7 +6,6 @@ survive a fork, and the main script is not imported again, so it needs no `__nam
 
 import contextlib
 import fcntl
-import itertools
 import os
 import pickle
 import signal
@@ -40,6 +39,7 @@ class Worker:
         self._control = control
         self._inbox_signal, self._outbox_signal = inbox, outbox
         self._read, self._written = 0, 0
+        # From the process that started this one, over a socket that has no name: nothing foreign.
         self._setup: protocol.Setup = pickle.loads(control.recv_bytes())
         self._envs: list[gymnasium.Env] = []
         self._slots: dict[tuple[str, str], int] = {}
@@ -97,13 +97,14 @@ class Worker:
         self._rows = range(first, first + count)
         self._observations, self._actions = layout.observations, layout.actions
 
-        def arrays(name: str) -> list[np.ndarray]:
-            names = (f"{name}{position}" for position in itertools.count())
-            return [memory[key] for key in itertools.takewhile(memory.specs.__contains__, names)]
-
-        self._action_arrays = arrays("action")
-        self._final_arrays = arrays("final")
-        self._observation_arrays = (arrays("observation0_"), arrays("observation1_"))
+        self._action_arrays, self._final_arrays = (
+            memory.numbered("action"),
+            memory.numbered("final"),
+        )
+        self._observation_arrays = (
+            memory.numbered("observation0_"),
+            memory.numbered("observation1_"),
+        )
         self._rewards = memory["rewards"]
         self._terminated = memory["terminated"]
         self._truncated = memory["truncated"]
@@ -159,8 +160,10 @@ class Worker:
         index = message.index
         self._begin(RESETTING, self._rows[index])
         self._phase = "constructor"
-        with contextlib.suppress(Exception):  # what failed once may well fail to close
+        try:
             self._envs[index].close()
+        except Exception:  # what failed once may well fail to close; it is replaced all the same
+            traceback.print_exc()
         try:
             self._envs[index] = self._build(index)
         except Exception as error:
