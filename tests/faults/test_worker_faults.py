@@ -85,7 +85,7 @@ def run_through_a_fault(envs, steps=6):
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (killed, r"killed by SIGKILL \(likely out of memory\)"),
+        (killed, r"killed by SIGKILL \(likely out of memory"),
         (exits, "ended with exit code 0 without being closed"),
         (segfaults, "killed by SIGSEGV"),
         (stops, r"gave no answer for 1 s in a step of environment 0 \(see step_timeout\)"),
@@ -210,7 +210,7 @@ def test_asynchronous_stepping_goes_on_beside_a_dead_worker(pool, once):
             assert truncated[0]
             lost.append(row)
             steps[row] = 0
-        served_meanwhile += None in envs.worker_pids or not envs._all_live()
+        served_meanwhile += None in envs.worker_pids or not envs._supervisor.all_live()
         assert observations[0, 1] == steps[row] % 100
         envs.send(np.ones(1, int), np.array([row]))
         steps[row] += 1

@@ -1,6 +1,8 @@
 """How values of a Gymnasium space lie in shared arrays, one row per environment."""
 
+import functools
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -30,6 +32,14 @@ class Codec(ABC):
         Raises:
             SpaceMismatchError: its shape or type is not that of the space. Nothing is cast.
         """
+
+    def writer(self, arrays: list[np.ndarray]) -> Callable[[int, Any], None]:
+        """`write` for these arrays, for many calls."""
+        return functools.partial(self.write, arrays)
+
+    def values(self, arrays: list[np.ndarray], rows: slice) -> Sequence[Any]:
+        """Copies of the values in `rows`."""
+        return [self.value(arrays, row) for row in range(rows.start, rows.stop)]
 
     @abstractmethod
     def batch(self, arrays: list[np.ndarray]) -> Any:
@@ -61,6 +71,9 @@ class ArrayCodec(Codec):
         # Plain numbers stand for scalars of the same kind; Gymnasium's Discrete gives np.int64, many
         # environments an int.
         if self._shape == () and shape in (None, ()):
+            if type(value) is int and self._dtype.kind == "i":
+                arrays[0][row] = value
+                return
             kind = np.asarray(value).dtype.kind
             if kind == self._dtype.kind or kind + self._dtype.kind in ("iu", "ui", "bi", "if"):
                 arrays[0][row] = value
@@ -69,6 +82,23 @@ class ArrayCodec(Codec):
         raise SpaceMismatchError(
             f"{self._where} is {found}, but its space says {self._dtype} of shape {self._shape}."
         )
+
+    def writer(self, arrays):
+        views, write = list(arrays[0]), self.write
+        shape, dtype, ndarray = self._shape, self._dtype, np.ndarray
+        if not shape:
+            return super().writer(arrays)
+
+        def write_row(row: int, value: Any) -> None:
+            if type(value) is ndarray and value.shape == shape and value.dtype == dtype:
+                views[row][...] = value  # twice as fast as arrays[0][row] = value
+            else:
+                write(arrays, row, value)
+
+        return write_row
+
+    def values(self, arrays, rows):
+        return list(arrays[0][rows].copy())
 
     def batch(self, arrays):
         return arrays[0]

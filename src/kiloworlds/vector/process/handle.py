@@ -1,99 +1,83 @@
-"""The pool's side of one worker process."""
+"""The pool's side of one worker: the channel to it, and its clock."""
 
 import contextlib
 import itertools
 import os
-import pickle
 import select
-import signal
 import socket
-import subprocess
-import sys
 import time
+from abc import ABC, abstractmethod
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import cloudpickle
 import numpy as np
 
-from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.vector.process import protocol
 from kiloworlds.vector.process.memory import SharedArrays
 from kiloworlds.vector.process.signals import Signal
 
-_MODULE = "kiloworlds.vector.process.worker"
+
+class InfoColumn(NamedTuple):
+    """An info of all environments of one worker, in shared memory.
+
+    Attributes:
+        key: its name.
+        values: `[n, ...]`.
+        mask: boolean `[n]`, the environments that have it.
+    """
+
+    key: str
+    values: np.ndarray
+    mask: np.ndarray
 
 
-class WorkerHandle:
-    """Starts a worker process, speaks to it, and tells how it ended.
+class WorkerHandle(ABC):
+    """Speaks to one worker. How a worker runs, and ends, is for subclasses.
 
     Args:
         number: which worker of the pool.
-        setup: what it runs, pickled by `pickle_setup`.
         rows: the environments it runs.
 
     Attributes:
         rows: the range of its environments' numbers.
         is_live: whether it has built its environments and shares the memory.
+        control: messages to and from the worker.
+        inbox, outbox: signals that work or results wait.
+        ended_fd: a descriptor that becomes readable when the worker ends.
+        infos: the infos that travel in shared memory.
     """
 
-    def __init__(self, number: int, setup: bytes, rows: range):
+    ended_fd: int
+
+    def __init__(self, number: int, rows: range):
         self.number, self.rows = number, rows
         self.is_live = False
-        self.slots: dict[int, tuple[str, str]] = {}
-        """Key and kind of the scalar info in each slot of the shared memory."""
-        ours, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()
+        self.infos: list[InfoColumn] = []
         self.inbox, self.outbox = Signal.create(), Signal.create()
-        passed = [
-            theirs.fileno(),
-            lifeline,
-            self.inbox.read_fd,
-            self.inbox.write_fd,
-            self.outbox.read_fd,
-            self.outbox.write_fd,
-        ]
-        root = str(Path(__file__).parents[3])  # of the package, wherever it is installed
-        known = os.environ.get("PYTHONPATH")
-        # One thread per worker in numerical libraries: the workers are what fills the cores.
-        environment = {
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([root, known] if known else [root]),
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE, str(number), *map(str, passed)],
-            pass_fds=sorted(set(passed)),
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C on the terminal is for this process, not for workers
-            env=environment,
-        )
-        theirs.close()
-        os.close(lifeline)
+        ours, self._theirs = socket.socketpair()
         self.control = Connection(ours.detach())
-        self.ended_fd = os.pidfd_open(self.process.pid)  # readable when the process ends
         self._read = self._sent = 0
-        self._seen_progress = -1
+        self._seen_mark = -1
         self._progress_at = time.monotonic()
-        with contextlib.suppress(OSError):  # it has ended already, which its end tells better
-            self.control.send(sys.path)
-            self.control.send_bytes(setup)
 
     def attach(self, layout: protocol.Layout, memory: SharedArrays) -> None:
         """Shares the memory with a worker that is ready; it then serves."""
         self._inbox, self._outbox = memory["inbox"][self.number], memory["outbox"][self.number]
         self._progress = memory["progress"][self.number]
         self._progress[:] = 0
-        memory["info_mask"][:, self.rows.start : self.rows.stop] = False
         with contextlib.suppress(OSError):
             self.control.send(protocol.Attach(layout))
             with socket.socket(fileno=os.dup(self.control.fileno())) as channel:
                 socket.send_fds(channel, [b"m"], [memory.descriptor])
         self.is_live = True
         self.mark_progress()
+
+    def add_info(self, info: protocol.NewInfo) -> None:
+        """Takes the memory of an info that the worker has announced."""
+        descriptor = receive_descriptor(self.control)
+        memory = SharedArrays(protocol.info_specs(info, len(self.rows)), descriptor)
+        memory.close()
+        self.infos.append(InfoColumn(info.key, memory["values"], memory["mask"]))
 
     def push(self, entry: int) -> None:
         """Puts one entry into the inbox and wakes the worker."""
@@ -134,86 +118,54 @@ class WorkerHandle:
     @property
     def current_row(self) -> int:
         """The environment it is busy with, or was last."""
-        return int(self._progress[2])
+        return protocol.row_of(int(self._progress[0]))
 
     def mark_progress(self) -> None:
         """The clock of the deadline starts now: work was just handed out."""
         self._progress_at = time.monotonic()
-        if self.is_live:
-            self._seen_progress = int(self._progress[0])
 
     def seconds_without_progress(self) -> float:
-        """How long nothing was begun or ended."""
-        if self.is_live and int(self._progress[0]) != self._seen_progress:
+        """How long nothing was begun or handed out."""
+        if self.is_live and int(self._progress[0]) != self._seen_mark:
+            self._seen_mark = int(self._progress[0])
             self.mark_progress()
         return time.monotonic() - self._progress_at
 
-    def kill(self) -> None:
-        """Ends the process at once and waits until it is gone, so that nothing it does can come
-        later."""
-        self.process.kill()
-        self.process.wait()
-
-    def how_it_ended(self) -> str:
-        """Exit code or signal, in words."""
-        code = self.process.wait()
-        if code >= 0:
-            return f"ended with exit code {code} without being closed"
-        name = signal.Signals(-code).name
-        hint = " (likely out of memory)" if name == "SIGKILL" else ""
-        return f"was killed by {name}{hint}"
+    def resident_memory(self) -> int:
+        """Bytes of memory that the worker holds by itself; 0 if it shares this process's."""
+        return 0
 
     def free(self) -> None:
         """Gives all descriptors back."""
         self.control.close()
         self.inbox.close()
         self.outbox.close()
-        os.close(self._lifeline)
         os.close(self.ended_fd)
 
+    @abstractmethod
+    def kill(self) -> None:
+        """Ends the worker at once and waits until it is gone, so that nothing it does comes later."""
+
+    @abstractmethod
+    def how_it_ended(self) -> str:
+        """Why a worker that has ended did so, in words."""
+
+    @abstractmethod
     def stop(self, patience: float) -> None:
-        """Waits `patience` seconds for a worker told to close, then kills it; frees everything."""
-        if self.process.poll() is None:
-            if self.is_live:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(patience)
-            if self.process.poll() is None:
-                self.kill()
-        self.free()
+        """Waits `patience` seconds for a worker told to close; frees everything."""
 
 
-def pickle_setup(setup: protocol.Setup) -> bytes:
-    """Pickles a setup, lambdas and local classes included.
+def receive_descriptor(control: Connection) -> int:
+    """Takes a file descriptor that the other side has sent.
 
     Raises:
-        InvalidValueError: something in it cannot be pickled, named.
+        EOFError: the other side is gone.
     """
-    try:
-        return cloudpickle.dumps(setup)
-    except (TypeError, pickle.PicklingError, AttributeError) as error:
-        raise InvalidValueError(
-            f"the function that makes the environment cannot be sent to a worker process: {error}. "
-            f"{_culprits(setup.make_envs[0])}Create such things inside the function."
-        ) from error
-
-
-def _culprits(function: Any) -> str:
-    """The variables a function captured that cannot be pickled, as a sentence."""
-    closure = getattr(function, "__closure__", None) or ()
-    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
-    captured = dict(zip(names, (cell.cell_contents for cell in closure), strict=True))
-    captured |= {
-        name: function.__globals__[name]
-        for name in getattr(getattr(function, "__code__", None), "co_names", ())
-        if name in getattr(function, "__globals__", {})
-    }
-    found = []
-    for name, value in captured.items():
-        try:
-            cloudpickle.dumps(value)
-        except Exception as error:
-            found.append(f"{name!r} ({type(value).__name__}: {error})")
-    return f"It uses {', '.join(found)}. " if found else ""
+    with socket.socket(fileno=os.dup(control.fileno())) as channel:
+        _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+    if not descriptors:
+        raise EOFError
+    return descriptors[0]
 
 
 def share(num_envs: int, num_workers: int) -> list[range]:

@@ -20,8 +20,8 @@ ALL = -1
 MESSAGE = -2
 """Entry: one message follows on the socket."""
 
-INFO_SLOTS = 64
-"""So many scalar infos per environment travel in shared memory; further ones as messages."""
+MAX_INFO_COLUMNS = 64
+"""So many infos of fixed type and shape travel in shared memory; further ones as messages."""
 
 IDLE, STEPPING, RESETTING = 0, 1, 2
 """What a worker is at, for the deadline that applies."""
@@ -114,18 +114,18 @@ class Answer:
 
 @dataclass(frozen=True)
 class NewInfo:
-    """From now on the scalar info `key` of this worker's environments is in slot `slot`."""
+    """From now on the info `key` of this worker's environments is in shared memory of its own, laid
+    out by `info_specs`. The memory follows as a file descriptor."""
 
-    slot: int
     key: str
-    kind: str
-    """numpy's letter for its kind: b, i or f."""
+    dtype: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Extras:
-    """What a result carries beside its row: infos that are no plain scalars, the infos of the last
-    step of an episode, values of spaces with no fixed size."""
+    """What a result carries beside its row: infos that are no numbers or arrays of them, the infos of
+    the last step of an episode, values of spaces with no fixed size."""
 
     index: int
     infos: dict[str, Any] | None = None
@@ -149,6 +149,28 @@ class Failure:
 
 class Close(NamedTuple):
     """The worker closes its environments and ends."""
+
+
+def info_specs(info: NewInfo, count: int) -> dict[str, ArraySpec]:
+    """The arrays of one info of a worker's `count` environments, and where it is present."""
+    return {
+        "values": ArraySpec(info.dtype, (count, *info.shape)),
+        "mask": ArraySpec("?", (count,)),
+    }
+
+
+_ROW_BITS = 24
+
+
+def progress_mark(count: int, row: int) -> int:
+    """One number that says both that something new was begun (its `count`) and with which `row`:
+    one write instead of two in the hot loop."""
+    return (count << _ROW_BITS) + row
+
+
+def row_of(mark: int) -> int:
+    """The row in a progress mark."""
+    return mark & ((1 << _ROW_BITS) - 1)
 
 
 @dataclass(frozen=True)
@@ -184,11 +206,9 @@ class Layout:
             "terminated": ArraySpec("?", (count,)),
             "truncated": ArraySpec("?", (count,)),
             "parity": ArraySpec("u1", (count,)),
-            "info_values": ArraySpec("<f8", (INFO_SLOTS, count)),
-            "info_mask": ArraySpec("?", (INFO_SLOTS, count)),
             "inbox": ArraySpec("<i4", ring),
             "outbox": ArraySpec("<i4", ring),
-            # A cache line per worker: steps begun and ended, what it is at, and with which one.
+            # A cache line per worker: what it has begun (see `progress_mark`), what it is at.
             "progress": ArraySpec("<i8", (self.num_workers, 8)),
         }
         for name, codec_ in (("action", self.actions), ("final", self.observations)):

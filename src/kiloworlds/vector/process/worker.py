@@ -1,17 +1,21 @@
-"""One worker of a pool: a process that steps its share of the environments.
+"""One worker of a pool: steps its share of the environments.
 
-Started as `python -m kiloworlds.vector.process.worker`, not forked: JAX and many simulators do not
-survive a fork, and the main script is not imported again, so it needs no `__name__` guard.
+As a process it is started by `python -m kiloworlds.vector.process.worker`, not forked: JAX and many
+simulators do not survive a fork, and the main script is not imported again, so it needs no `__name__`
+guard.
 """
 
 import contextlib
 import fcntl
+import functools
 import os
 import pickle
 import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -20,9 +24,26 @@ import numpy as np
 
 from kiloworlds.vector.process import protocol
 from kiloworlds.vector.process.codec import SpaceMismatchError
+from kiloworlds.vector.process.handle import receive_descriptor
 from kiloworlds.vector.process.memory import SharedArrays
-from kiloworlds.vector.process.protocol import ALL, IDLE, INFO_SLOTS, MESSAGE, RESETTING, STEPPING
+from kiloworlds.vector.process.protocol import (
+    ALL,
+    IDLE,
+    MAX_INFO_COLUMNS,
+    MESSAGE,
+    RESETTING,
+    STEPPING,
+    progress_mark,
+)
 from kiloworlds.vector.process.signals import Signal
+
+
+@dataclass(eq=False)
+class _Column:
+    """An info of all environments of this worker, in shared memory."""
+
+    values: np.ndarray
+    mask: np.ndarray
 
 
 class Worker:
@@ -30,39 +51,45 @@ class Worker:
 
     Args:
         number: which worker of the pool this is.
+        setup: what it runs.
         control: messages to and from the pool.
         inbox, outbox: signals that work or results wait.
     """
 
-    def __init__(self, number: int, control: Connection, inbox: Signal, outbox: Signal):
+    def __init__(
+        self,
+        number: int,
+        setup: protocol.Setup,
+        control: Connection,
+        inbox: Signal,
+        outbox: Signal,
+    ):
         self._number = number
         self._control = control
         self._inbox_signal, self._outbox_signal = inbox, outbox
         self._read, self._written = 0, 0
-        # From the process that started this one, over a socket that has no name: nothing foreign.
-        self._setup: protocol.Setup = pickle.loads(control.recv_bytes())
+        self._setup = setup
         self._envs: list[gymnasium.Env] = []
-        self._slots: dict[tuple[str, str], int] = {}
-        self._same_step = self._setup.autoreset_mode == "SAME_STEP"
-        self._next_step = self._setup.autoreset_mode == "NEXT_STEP"
-        # What is being done, for the report of a failure.
+        self._steps: list[Callable[[Any], tuple]] = []
+        """What a step of each environment calls."""
+        self._columns: dict[Any, _Column | None] = {}
         self._phase = "constructor"
-        self._action: Any = None
+        """What is being done, for the report of a failure."""
 
     def run(self) -> None:
         """Builds the environments, attaches the shared memory and serves until told to close."""
         for index in range(len(self._setup.make_envs)):
-            self._phase = "constructor"
             try:
                 self._envs.append(self._build(index))
             except Exception as error:
                 self._control.send(self._failure(index, error))
                 return
         self._control.send(self._ready())
-        attach: protocol.Attach = self._control.recv()
-        memory = SharedArrays(attach.layout.specs(), _receive_descriptor(self._control))
-        self._attach(attach.layout, memory)
         with contextlib.suppress(EOFError):  # the pool has gone
+            attach: protocol.Attach = self._control.recv()
+            memory = SharedArrays(attach.layout.specs(), receive_descriptor(self._control))
+            memory.close()
+            self._attach(attach.layout, memory)
             while self._serve():
                 pass
         for env in self._envs:
@@ -92,28 +119,30 @@ class Worker:
         return env
 
     def _attach(self, layout: protocol.Layout, memory: SharedArrays) -> None:
-        count = len(self._setup.make_envs)
-        first = self._setup.first
+        count, first = len(self._envs), self._setup.first
         self._rows = range(first, first + count)
-        self._observations, self._actions = layout.observations, layout.actions
-
-        self._action_arrays, self._final_arrays = (
-            memory.numbered("action"),
-            memory.numbered("final"),
-        )
-        self._observation_arrays = (
-            memory.numbered("observation0_"),
-            memory.numbered("observation1_"),
-        )
-        self._rewards = memory["rewards"]
-        self._terminated = memory["terminated"]
-        self._truncated = memory["truncated"]
-        self._parity = memory["parity"]
-        self._info_values, self._info_mask = memory["info_values"], memory["info_mask"]
-        self._has_infos = [False] * count
+        self._observation_codec, self._action_codec = layout.observations, layout.actions
+        self._action_arrays = memory.numbered("action")
+        if self._observation_codec is not None:
+            writer = self._observation_codec.writer
+            self._write_final = writer(memory.numbered("final"))
+            self._write_observation = (
+                writer(memory.numbered("observation0_")),
+                writer(memory.numbered("observation1_")),
+            )
+        else:  # they travel with the report
+            self._write_final = lambda row, value: None
+            self._write_observation = (self._write_final, self._write_final)
+        # A memoryview sets a number in a quarter of the time that an array needs.
+        self._rewards: Any = memory["rewards"].data
+        self._terminated: Any = memory["terminated"].data
+        self._truncated: Any = memory["truncated"].data
+        self._parity: Any = memory["parity"].data
+        self._progress: Any = memory["progress"][self._number].data
+        self._begun = 0
         self._inbox, self._outbox = memory["inbox"][self._number], memory["outbox"][self._number]
-        self._progress = memory["progress"][self._number]
-        self._starts_over = [False] * count  # in the next step, under next-step autoreset
+        self._columns_of: list[list[_Column]] = [[] for _ in range(count)]
+        self._steps = [env.step for env in self._envs]
         self._loose_actions: dict[int, Any] = {}
 
     def _serve(self) -> bool:
@@ -122,13 +151,12 @@ class Worker:
             entry = int(self._inbox[self._read % len(self._inbox)])
             self._read += 1
             if entry == ALL:
-                for index in range(len(self._envs)):
-                    self._answer(index, STEPPING)
+                self._step(range(len(self._envs)))
                 self._post(ALL)
             elif entry == MESSAGE:
                 if not self._obey(self._control.recv()):
                     return False
-            elif self._answer(entry, STEPPING):
+            elif self._step([entry]):
                 self._post(entry)
         self._progress[1] = IDLE
         return True
@@ -144,7 +172,7 @@ class Worker:
         match message:
             case protocol.Reset():
                 for index, seed in zip(message.indices, message.seeds, strict=True):
-                    if self._answer(index, RESETTING, seed, message.options):
+                    if self._reset(index, seed, message.options):
                         self._post(index)
             case protocol.Rebuild():
                 self._rebuild(message)
@@ -156,10 +184,107 @@ class Worker:
                 return False
         return True
 
+    # Stepping and resetting.
+
+    def _step(self, indices: Sequence[int]) -> bool:
+        """Steps environments one after the other and writes their rows: the hot loop.
+
+        Returns:
+            Whether all succeeded. A failure is its own answer.
+        """
+        actions = self._actions(indices)
+        progress, first = self._progress, self._rows.start
+        steps, columns_of, is_loose = self._steps, self._columns_of, self._observation_codec is None
+        parity, write_observation = self._parity, self._write_observation
+        rewards, all_terminated, all_truncated = self._rewards, self._terminated, self._truncated
+        progress[1] = STEPPING
+        self._phase = "step"
+        succeeded = True
+        for index, action in zip(indices, actions, strict=True):
+            row = first + index
+            self._begun += 1
+            progress[0] = progress_mark(self._begun, row)
+            try:
+                observation, reward, terminated, truncated, info = steps[index](action)
+                if terminated or truncated:
+                    observation, info = self._end_episode(index, observation, info)
+                write_observation[parity[row]](row, observation)
+                rewards[row] = reward
+                all_terminated[row] = terminated
+                all_truncated[row] = truncated
+                if info or columns_of[index] or is_loose:
+                    self._report(index, info, observation)
+            except Exception as error:
+                self._post(MESSAGE, self._failure(index, error, action))
+                self._phase = "step"
+                succeeded = False
+        return succeeded
+
+    def _actions(self, indices: Sequence[int]) -> Sequence[Any]:
+        if self._action_codec is None:
+            return [self._loose_actions.pop(index) for index in indices]
+        first = self._rows.start
+        if isinstance(indices, range):
+            return self._action_codec.values(
+                self._action_arrays, slice(first, first + len(indices))
+            )
+        return [self._action_codec.value(self._action_arrays, first + index) for index in indices]
+
+    def _end_episode(self, index: int, observation: Any, info: dict) -> tuple[Any, dict]:
+        """Keeps what the last step of an episode gave and starts over, as the mode says.
+
+        Returns:
+            The observation and info to deliver with this step.
+        """
+        if self._setup.autoreset_mode == "NEXT_STEP":
+            self._steps[index] = functools.partial(self._step_over, index)
+        if self._setup.autoreset_mode != "SAME_STEP":
+            return observation, info
+        row, is_loose = self._rows[index], self._observation_codec is None
+        self._write_final(row, observation)
+        if info or is_loose:
+            final = observation if is_loose else None
+            self._post(MESSAGE, protocol.Extras(index, final_infos=info, final_observation=final))
+        return self._start_over(index)
+
+    def _start_over(self, index: int) -> tuple[Any, dict]:
+        self._mark(index, RESETTING, "reset")
+        result = self._envs[index].reset()
+        self._mark(index, STEPPING, "step")
+        return result
+
+    def _mark(self, index: int, activity: int, phase: str) -> None:
+        """Notes what begins now, for the pool's clocks and for the report of a failure."""
+        self._begun += 1
+        self._progress[0] = progress_mark(self._begun, self._rows[index])
+        self._progress[1] = activity
+        self._phase = phase
+
+    def _step_over(self, index: int, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        """The step after an episode's end, under next-step autoreset: a reset."""
+        observation, info = self._start_over(index)
+        self._steps[index] = self._envs[index].step
+        return observation, 0.0, False, False, info
+
+    def _reset(self, index: int, seed: int | None, options: Any = None) -> bool:
+        """Resets one environment and writes its row; False if it failed, which is its own answer."""
+        row = self._rows[index]
+        self._mark(index, RESETTING, "reset")
+        try:
+            observation, info = self._envs[index].reset(seed=seed, options=options)
+            self._write_observation[self._parity[row]](row, observation)
+            self._steps[index] = self._envs[index].step
+            self._rewards[row] = 0.0
+            self._terminated[row] = self._truncated[row] = False
+            self._report(index, info, observation)
+        except Exception as error:
+            self._post(MESSAGE, self._failure(index, error))
+            return False
+        return True
+
     def _rebuild(self, message: protocol.Rebuild) -> None:
         index = message.index
-        self._begin(RESETTING, self._rows[index])
-        self._phase = "constructor"
+        self._mark(index, RESETTING, "constructor")
         try:
             self._envs[index].close()
         except Exception:  # what failed once may well fail to close; it is replaced all the same
@@ -169,12 +294,64 @@ class Worker:
         except Exception as error:
             self._post(MESSAGE, self._failure(index, error))
             return
-        if self._answer(index, RESETTING, message.seed):
+        if self._reset(index, message.seed):
             self._post(index)
+
+    # Infos and everything else.
+
+    def _report(self, index: int, info: dict, observation: Any) -> None:
+        """Puts infos into shared memory; what has no place there goes as a message."""
+        columns, odd = [], {}
+        for key, value in info.items():
+            column = self._column(key, value)
+            if column is None:
+                odd[key] = value
+                continue
+            try:
+                column.values[index] = value
+                columns.append(column)
+            except OverflowError:  # an integer that needs more than 64 bits
+                odd[key] = value
+        before = self._columns_of[index]
+        if columns != before:
+            for column in before:
+                column.mask[index] = False
+            for column in columns:
+                column.mask[index] = True
+            self._columns_of[index] = columns
+        is_loose = self._observation_codec is None
+        if odd or is_loose:
+            self._post(
+                MESSAGE, protocol.Extras(index, odd, observation=observation if is_loose else None)
+            )
+
+    def _column(self, key: Any, value: Any) -> _Column | None:
+        """Where an info of this key, type and shape is kept; None if it must go as a message."""
+        kind = (value.dtype, value.shape) if isinstance(value, np.ndarray) else type(value)
+        try:
+            return self._columns[key, kind]
+        except KeyError:
+            column = self._columns[key, kind] = self._new_column(key, value)
+            return column
+
+    def _new_column(self, key: Any, value: Any) -> _Column | None:
+        is_number = isinstance(value, bool | int | float | np.generic | np.ndarray)
+        if not isinstance(key, str) or not is_number:
+            return None
+        array = np.asarray(value)
+        known = sum(column is not None for column in self._columns.values())
+        if array.dtype.kind not in "biufc" or known == MAX_INFO_COLUMNS:
+            return None
+        info = protocol.NewInfo(key, array.dtype.str, array.shape)
+        memory = SharedArrays(protocol.info_specs(info, len(self._envs)))
+        self._post(MESSAGE, info)
+        with socket.socket(fileno=os.dup(self._control.fileno())) as channel:
+            socket.send_fds(channel, [b"m"], [memory.descriptor])
+        memory.close()
+        return _Column(memory["values"], memory["mask"])
 
     def _call(self, message: Any) -> None:
         values: list[Any] = []
-        self._action = None
         self._phase = "render" if isinstance(message, protocol.Render) else "call"
         for position, index in enumerate(message.indices):
             env = self._envs[index]
@@ -195,128 +372,14 @@ class Worker:
                 return
         self._post(MESSAGE, protocol.Answer(values))
 
-    def _answer(self, index: int, phase: int, seed: int | None = None, options: Any = None) -> bool:
-        """Steps or resets one environment and writes its row, or reports why it failed.
-
-        Returns:
-            Whether it succeeded. A failure is its own answer: only an `ALL` that it was part of is
-            posted as well.
-        """
-        self._action = None
-        try:
-            if phase == STEPPING:
-                self._step(index)
-            else:
-                self._reset(index, seed, options)
-        except Exception as error:
-            self._post(MESSAGE, self._failure(index, error))
-            return False
-        return True
-
-    def _step(self, index: int) -> None:
-        row = self._rows[index]
-        if self._starts_over[index]:
-            self._reset(index, None, None)
-            return
-        self._begin(STEPPING, row)
-        self._phase = "step"
-        if self._actions is None:
-            action = self._loose_actions.pop(index)
-        else:
-            action = self._actions.value(self._action_arrays, row)
-        self._action = action
-        observation, reward, terminated, truncated, info = self._envs[index].step(action)
-        final_info = final_observation = None
-        if terminated or truncated:
-            if self._same_step:
-                final_info, final_observation = info, observation
-                if self._observations is not None:
-                    self._observations.write(self._final_arrays, row, observation)
-                self._begin(RESETTING, row)
-                self._phase = "reset"
-                observation, info = self._envs[index].reset()
-            else:
-                self._starts_over[index] = self._next_step
-        self._write(row, observation)
-        self._rewards[row] = reward
-        self._terminated[row] = terminated
-        self._truncated[row] = truncated
-        self._report(index, info, final_info, observation, final_observation)
-
-    def _reset(self, index: int, seed: int | None, options: Any) -> None:
-        row = self._rows[index]
-        self._begin(RESETTING, row)
-        self._phase = "reset"
-        observation, info = self._envs[index].reset(seed=seed, options=options)
-        self._write(row, observation)
-        self._starts_over[index] = False
-        self._rewards[row] = 0.0
-        self._terminated[row] = self._truncated[row] = False
-        self._report(index, info, None, observation, None)
-
-    def _begin(self, activity: int, row: int) -> None:
-        progress = self._progress
-        progress[0] += 1
-        progress[1] = activity
-        progress[2] = row
-
-    def _write(self, row: int, observation: Any) -> None:
-        if self._observations is not None:
-            self._observations.write(self._observation_arrays[self._parity[row]], row, observation)
-
-    def _report(
-        self, index: int, info: dict, final_info: dict | None, observation: Any, final: Any
-    ) -> None:
-        """Puts infos into their slots; what has none goes as a message."""
-        if self._has_infos[index]:
-            self._info_mask[:, self._rows[index]] = False
-            self._has_infos[index] = False
-        odd = {key: value for key, value in info.items() if not self._to_slot(index, key, value)}
-        loose = self._observations is None
-        if odd or final_info is not None or loose:
-            self._post(
-                MESSAGE,
-                protocol.Extras(
-                    index,
-                    odd or None,
-                    final_info,
-                    observation if loose else None,
-                    final if loose else None,
-                ),
-            )
-
-    def _to_slot(self, index: int, key: Any, value: Any) -> bool:
-        """Writes a scalar info into shared memory; False if it must go as a message."""
-        if not isinstance(value, bool | int | float | np.bool_ | np.integer | np.floating):
-            return False
-        kind = np.asarray(value).dtype.kind
-        if (key, kind) not in self._slots:
-            if len(self._slots) == INFO_SLOTS or not isinstance(key, str) or kind not in "bif":
-                return False
-            self._slots[key, kind] = len(self._slots)
-            self._post(MESSAGE, protocol.NewInfo(self._slots[key, kind], key, kind))
-        if abs(value) > 2**53 and kind == "i":  # more than a double can hold exactly
-            return False
-        slot, row = self._slots[key, kind], self._rows[index]
-        self._info_values[slot, row] = value
-        self._info_mask[slot, row] = True
-        self._has_infos[index] = True
-        return True
-
-    def _failure(self, index: int, error: Exception) -> protocol.Failure:
+    def _failure(self, index: int, error: Exception, action: Any = None) -> protocol.Failure:
         return protocol.Failure(
             index,
             self._phase,
-            "" if self._action is None else repr(self._action),
+            repr(action) if self._phase == "step" else "",
             f"{type(error).__name__}: {error}",
             "".join(traceback.format_exception(error)),
         )
-
-
-def _receive_descriptor(control: Connection) -> int:
-    with socket.socket(fileno=os.dup(control.fileno())) as channel:
-        _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
-    return descriptors[0]
 
 
 def _die_with(descriptor: int) -> None:
@@ -338,7 +401,9 @@ def main(arguments: list[str]) -> None:
     inbox, outbox = Signal(*signals[:2]), Signal(*signals[2:])
     connection = Connection(control)
     sys.path[:] = connection.recv()
-    Worker(number, connection, inbox, outbox).run()
+    # From the process that started this one, over a socket that has no name: nothing foreign.
+    setup = pickle.loads(connection.recv_bytes())
+    Worker(number, setup, connection, inbox, outbox).run()
 
 
 if __name__ == "__main__":

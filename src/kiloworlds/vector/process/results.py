@@ -1,0 +1,275 @@
+"""From the shared memory of a pool to what `step` and `recv` return."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from kiloworlds.vector.infos import EpisodeStatistics, merge_infos
+from kiloworlds.vector.process.supervisor import Supervisor
+
+ALL_ROWS = slice(None)
+
+
+class Results:
+    """Reads answers of environments, in batches; N environments, B in a batch.
+
+    Args:
+        supervisor: of workers that are ready.
+        mode: of autoreset.
+        reports_episodes: whether infos report "episode" at each end.
+
+    Attributes:
+        finished: boolean `[N]`, whose last answer ended an episode.
+        episodes: statistics of the running ones.
+    """
+
+    def __init__(self, supervisor: Supervisor, mode: AutoresetMode, reports_episodes: bool):
+        self._supervisor, self._mode, self._reports_episodes = supervisor, mode, reports_episodes
+        memory, layout = supervisor.memory, supervisor.layout
+        self._num_envs = layout.num_envs
+        self._codec = layout.observations
+        self._observation_arrays = (
+            memory.numbered("observation0_"),
+            memory.numbered("observation1_"),
+        )
+        self._float_positions = [
+            position
+            for position, array in enumerate(self._observation_arrays[0])
+            if array.dtype.kind in "fc"
+        ]
+        self._final_arrays = memory.numbered("final")
+        self._all = np.arange(self._num_envs)
+        self._rewards = memory["rewards"]
+        self._terminated, self._truncated = memory["terminated"], memory["truncated"]
+        # Which copy of its observation each environment writes next, or wrote last.
+        self._parity = memory["parity"]
+        self._loose_observations: list[Any] = [None] * self._num_envs
+        self.finished = np.zeros(self._num_envs, bool)
+        self.episodes = EpisodeStatistics(self._num_envs)
+
+    # Observations.
+
+    def turn(self, rows: Any = ALL_ROWS) -> None:
+        """The next answers of `rows` go into the other copy: what was delivered stays whole."""
+        self._parity[rows] ^= 1
+
+    def turn_together(self, kept: np.ndarray) -> None:
+        """Turns all; the observations of the environments `kept` (boolean `[N]`) come along."""
+        side = self._align()
+        if self._codec is not None and kept.any():
+            self._carry(np.nonzero(kept)[0], side, 1 - side)
+        self._parity[:] = 1 - side
+
+    def _align(self) -> int:
+        """Brings all observations into one copy, which asynchronous use may have spread over both."""
+        side = int(self._parity[0])
+        other = np.nonzero(self._parity != side)[0]
+        if len(other):
+            self._carry(other, 1 - side, side)
+            self._parity[other] = side
+        return side
+
+    def _carry(self, rows: np.ndarray, before: int, after: int) -> None:
+        for source, target in zip(
+            self._observation_arrays[before], self._observation_arrays[after], strict=True
+        ):
+            target[rows] = source[rows]
+
+    def observations(self, copy: bool) -> Any:
+        """The observations of all environments; views of shared memory unless `copy`."""
+        if self._codec is None:
+            return tuple(self._loose_observations)
+        batch = self._codec.batch(self._observation_arrays[self._align()])
+        return _copied(batch) if copy else batch
+
+    def gather(self, rows: np.ndarray) -> Any:
+        """Copies of the observations of `rows` `[B]`."""
+        if self._codec is None:
+            return tuple(self._loose_observations[row] for row in rows)
+        return self._codec.batch(self._gathered(rows))
+
+    def _gathered(self, rows: np.ndarray) -> list[np.ndarray]:
+        parity = self._parity[rows].astype(bool)
+        zero, one = self._observation_arrays
+        if parity.all() or not parity.any():
+            return [array[rows] for array in (one if parity[0] else zero)]
+        return [
+            np.where(parity.reshape(-1, *[1] * (a.ndim - 1)), b[rows], a[rows])
+            for a, b in zip(zero, one, strict=True)
+        ]
+
+    def _last_good(self, row: int) -> Any:
+        """The observation delivered before the last one; None where they travel as messages."""
+        if self._codec is None:
+            return None
+        return self._codec.value(self._observation_arrays[1 - int(self._parity[row])], row)
+
+    # Rewards, flags, infos.
+
+    def begin(self, rows: Any) -> None:
+        """New episodes of `rows` have begun by a reset."""
+        self.finished[rows] = False
+        self.episodes.begin(rows)
+
+    def find_nonfinite(self, rows: np.ndarray | None) -> tuple[np.ndarray, str]:
+        """Which of the environments `rows` (None: all) answered with NaN or Inf, and in what."""
+        index: Any = ALL_ROWS if rows is None else rows
+        with np.errstate(all="ignore"):
+            if not np.isfinite(np.add.reduce(self._rewards[index])):
+                bad = np.nonzero(~np.isfinite(self._rewards[index]))[0]
+                if len(bad):
+                    return (bad if rows is None else rows[bad]), "its reward"
+            for position in self._float_positions:
+                if rows is None:
+                    array = self._observation_arrays[self._align()][position]
+                else:
+                    array = self._gathered(rows)[position]
+                # One pass over the numbers; only an overflow or a culprit needs the second.
+                if np.isfinite(np.add.reduce(array, axis=None)):
+                    continue
+                bad = np.nonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0]
+                if len(bad):
+                    return (bad if rows is None else rows[bad]), "its observation"
+        return np.zeros(0, int), ""
+
+    def clear_rewards(self, rows: np.ndarray) -> None:
+        """Rewards and flags of `rows` must not be delivered."""
+        self._rewards[rows] = 0.0
+        self._terminated[rows] = self._truncated[rows] = False
+
+    def put_back(self, rows: np.ndarray) -> None:
+        """The observations before the last ones of `rows` stand again."""
+        if self._codec is not None:
+            for row in rows.tolist():
+                side = int(self._parity[row])
+                self._carry(np.array([row]), 1 - side, side)
+
+    def collect(
+        self, rows: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Rewards, flags and infos of environments that have answered, in the order of `rows`.
+
+        None stands for all, in order.
+        """
+        index: Any = ALL_ROWS if rows is None else rows
+        rows = self._all if rows is None else rows
+        rewards, terminated = self._rewards[index].copy(), self._terminated[index].copy()
+        truncated = self._truncated[index].copy()
+        episodes = self.episodes
+        episodes.returns[index] += rewards
+        if self._mode == AutoresetMode.NEXT_STEP:
+            was_over = self.finished[index]
+            episodes.begin(rows[was_over])
+            episodes.lengths[index] += ~was_over
+        else:
+            episodes.lengths[index] += 1
+        infos: dict[str, Any] = {}
+        self.add_infos(infos, rows, self._all[: len(rows)], len(rows))
+        lost = None
+        if self._supervisor.disturbed:
+            lost = self._supervisor.lost[rows]
+            truncated |= lost
+        finished = terminated | truncated
+        if finished.any():
+            counted = finished if lost is None else finished & ~lost
+            if counted.any():
+                if self._mode == AutoresetMode.SAME_STEP:
+                    self._add_finals(infos, rows, counted)
+                if self._reports_episodes:
+                    infos |= episodes.infos(counted, index)
+            if self._mode == AutoresetMode.SAME_STEP:
+                episodes.begin(rows[finished])
+        if lost is not None and lost.any():
+            self._add_lost(infos, rows, lost)
+        self.finished[index] = finished
+        if self._supervisor.disturbed:
+            self._supervisor.settle(rows)
+        return rewards, terminated, truncated, infos
+
+    def _add_finals(self, infos: dict[str, Any], rows: np.ndarray, ended: np.ndarray) -> None:
+        """Final observations and infos of the episodes that `ended` (boolean `[B]`)."""
+        size = len(rows)
+        finals = np.full(size, None, dtype=object)
+        final_infos: dict[str, Any] = {}
+        for position in np.nonzero(ended)[0].tolist():
+            row = int(rows[position])
+            extras = self._supervisor.finals.pop(row, None)
+            if self._codec is not None:
+                finals[position] = self._codec.value(self._final_arrays, row)
+            elif extras is not None:
+                finals[position] = extras.final_observation
+            if extras is not None:
+                merge_infos(final_infos, extras.final_infos or {}, position, size)
+        infos["final_obs"], infos["_final_obs"] = finals, ended.copy()
+        infos["final_info"], infos["_final_info"] = final_infos, ended.copy()
+
+    def _add_lost(self, infos: dict[str, Any], rows: np.ndarray, lost: np.ndarray) -> None:
+        infos["lost"], infos["_lost"] = lost.copy(), lost.copy()
+        finals = infos.setdefault("final_obs", np.full(len(rows), None, dtype=object))
+        mask = infos.setdefault("_final_obs", np.zeros(len(rows), bool))
+        mask |= lost
+        for position in np.nonzero(lost)[0].tolist():
+            finals[position] = self._last_good(int(rows[position]))
+        if self._mode == AutoresetMode.SAME_STEP:
+            return
+        # The reset is to come one step later, or when the caller says: until then the last good
+        # observation stands.
+        self._supervisor.owe(rows[lost])
+        self.put_back(rows[lost])
+
+    def add_infos(
+        self, infos: dict[str, Any], rows: np.ndarray, positions: np.ndarray, size: int
+    ) -> None:
+        """Adds the infos of `rows` to `infos`, each at its position in a batch of `size`."""
+        for worker, share_ in zip(self._supervisor.workers, self._supervisor.ranges, strict=True):
+            if worker is None or not worker.infos:
+                continue
+            chosen = (rows >= share_.start) & (rows < share_.stop)
+            mine, places = rows[chosen] - share_.start, positions[chosen]
+            for key, values, mask in worker.infos:
+                present = mask[mine]
+                if not present.any():
+                    continue
+                column = infos.get(key)
+                if column is None:
+                    column = infos[key] = np.zeros((size, *values.shape[1:]), values.dtype)
+                elif column.shape[1:] != values.shape[1:]:  # its shape changes: an object for each
+                    column = infos[key] = _as_objects(column, infos[f"_{key}"])
+                    for place, value in zip(places[present], values[mine[present]], strict=True):
+                        column[place] = value.copy()
+                    infos[f"_{key}"][places[present]] = True
+                    continue
+                elif column.dtype != values.dtype:
+                    dtype = np.result_type(column.dtype, values.dtype)
+                    column = infos[key] = column.astype(dtype)
+                column[places[present]] = values[mine[present]]
+                infos.setdefault(f"_{key}", np.zeros(size, bool))[places[present]] = True
+        extras = self._supervisor.extras
+        if extras:
+            for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
+                if row in extras:
+                    extra = extras.pop(row)
+                    merge_infos(infos, extra.infos or {}, position, size)
+                    if self._codec is None:
+                        self._loose_observations[row] = extra.observation
+
+
+def _as_objects(column: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    if column.dtype == object:
+        return column
+    objects = np.full(len(column), None, dtype=object)
+    for place in np.nonzero(mask)[0]:
+        objects[place] = column[place].copy()
+    return objects
+
+
+def _copied(batch: Any) -> Any:
+    match batch:
+        case np.ndarray():
+            return batch.copy()
+        case dict():
+            return {key: _copied(part) for key, part in batch.items()}
+        case tuple():
+            return tuple(map(_copied, batch))
+    return batch
