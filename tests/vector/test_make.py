@@ -15,12 +15,12 @@ def test_auto_prefers_compiled():
 
 
 def test_auto_runs_several_simulators_in_processes():
-    for env in (
-        "LunarLander-v3",
-        lambda: gymnasium.make("CartPole-v1"),
-        [lambda: gymnasium.make("CartPole-v1")] * 2,
+    for env, parameters in (
+        ("LunarLander-v3", {"gravity": -8.0}),  # no native engine takes it
+        (lambda: gymnasium.make("CartPole-v1"), {}),
+        ([lambda: gymnasium.make("CartPole-v1")] * 2, {}),
     ):
-        envs = kw.make(env, num_envs=2)
+        envs = kw.make(env, num_envs=2, **parameters)
         assert envs.backend == "process"
         envs.reset(seed=0)
         assert len(envs.step(envs.action_space.sample())[1]) == 2
@@ -93,11 +93,11 @@ def test_a_missing_simulator_names_the_package(monkeypatch):
 
     monkeypatch.setattr(gymnasium, "make", missing)
     with pytest.raises(MissingDependencyError, match=r"LunarLander-v3.*kiloworlds\[box2d\]"):
-        kw.make("LunarLander-v3", num_envs=1)
+        kw.make("LunarLander-v3", num_envs=1, backend="sync")
 
 
 def test_sync_runs_a_real_simulator():
-    envs = kw.make("LunarLander-v3", num_envs=3, seed=4)
+    envs = kw.make("LunarLander-v3", num_envs=3, seed=4, backend="sync")
     first, _ = envs.reset()
     again, _ = envs.reset(seed=4)
     np.testing.assert_array_equal(first, again)
@@ -184,3 +184,29 @@ def test_batched_parameters_with_another_time_limit(env_id, limit, parameter):
             strict=True,
         ):
             np.testing.assert_array_equal(left, right)
+
+
+def test_threads_on_request():
+    envs = kw.make("LunarLander-v3", num_envs=3, backend="thread", num_workers=2, seed=0)
+    assert envs.backend == "thread"
+    assert len(envs.reset()[0]) == 3
+    envs.close()
+
+
+def test_preprocessing_wraps_each_environment_or_is_refused():
+    pytest.importorskip("cv2")
+    envs = kw.make("CarRacing-v3", 2, backend="sync", preprocessing={"size": 42, "frame_stack": 3})
+    assert envs.reset(seed=0)[0].shape == (2, 3, 42, 42)
+    envs.close()
+    with pytest.raises(InvalidValueError, match="preprocessing is for images"):
+        kw.make("CartPole-v1", 2, preprocessing={"size": 42})
+
+
+def test_pettingzoo_by_function_and_by_id():
+    simple_spread = pytest.importorskip("mpe2.simple_spread_v3")
+    for env in (lambda: simple_spread.parallel_env(N=2), "pettingzoo:mpe2.simple_spread_v3"):
+        parameters = {"N": 2} if isinstance(env, str) else {}
+        envs = kw.make(env, 3, backend="sync", seed=1, **parameters)
+        assert type(envs).__name__ == "PettingZooVectorEnv"
+        assert envs.reset()[0].shape[:2] == (3, 2)
+        envs.close()

@@ -41,6 +41,18 @@ def check_num_envs(num_envs: Any) -> int:
     return int(num_envs)
 
 
+def check_count(name: str, value: Any, num_envs: int) -> int:
+    """Returns `value` if it is a whole number from 1 to `num_envs`, or raises InvalidValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InvalidValueError(f"{name}={value!r} must be a whole number of 1 or more.")
+    if value > num_envs:
+        raise InvalidValueError(
+            f"{name}={value} is more than num_envs={num_envs}; the nearest valid value is "
+            f"{num_envs}."
+        )
+    return int(value)
+
+
 def expand_seeds(seed: Any, num_envs: int) -> list[int]:
     """One seed per environment: an int s gives s, s + 1, ...; a sequence must have `num_envs`.
 
@@ -186,7 +198,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             wrong = (array < low) | (array > high)
         else:
             assert isinstance(space, gymnasium.spaces.MultiDiscrete)
-            low, high = 0, space.nvec - 1
+            low, high = space.start, space.start + space.nvec - 1
             wrong = (array < low) | (array > high)
             if not wrong.any():
                 return
@@ -196,6 +208,19 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             f"the action of environment {index} is {array[index]}, outside {space}; the nearest "
             f"valid one is {nearest}."
         )
+
+    def _check_rows(self, env_ids: Any) -> np.ndarray:
+        """Returns `env_ids` as numbers of environments `[B]`, or raises InvalidValueError."""
+        rows = np.asarray(env_ids)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows):
+            raise InvalidValueError(f"env_ids must be environment numbers [B], not {env_ids!r}.")
+        rows = rows.astype(int)
+        if rows.min() < 0 or rows.max() >= self.num_envs:
+            wrong = rows[(rows < 0) | (rows >= self.num_envs)][0]
+            raise InvalidValueError(f"env_ids holds {wrong}; there are 0 to {self.num_envs - 1}.")
+        if len(set(rows.tolist())) < len(rows):
+            raise InvalidValueError("env_ids names an environment twice.")
+        return rows
 
     def _check_reset(self, seed: Any, options: Any) -> tuple[np.ndarray | None, dict[str, Any]]:
         """The mask among the options of `reset` (None: all environments), and the other options.

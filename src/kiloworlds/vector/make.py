@@ -1,8 +1,12 @@
 """`kiloworlds.make`: from an id to many running environments."""
 
+import functools
+import importlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium
@@ -17,22 +21,35 @@ from kiloworlds.core.errors import (
     did_you_mean,
     unknown_name,
 )
-from kiloworlds.core.registry import find_spec, list_envs
-from kiloworlds.vector.base import VectorEnv, check_num_envs
+from kiloworlds.core.registry import EnvSpec, find_spec, list_envs
+from kiloworlds.core.user_code import load_user_object
+from kiloworlds.vector.base import VectorEnv, check_num_envs, parse_autoreset_mode
 from kiloworlds.vector.compiled import CompiledVectorEnv
+from kiloworlds.vector.native.engines import (
+    Engine,
+    Wanted,
+    choose_engine,
+    engine_by_name,
+    find_engine,
+)
+from kiloworlds.vector.pettingzoo import PettingZooVectorEnv, builds_pettingzoo, pettingzoo_factory
+from kiloworlds.vector.pettingzoo.ids import PREFIX as PETTINGZOO_PREFIX
+from kiloworlds.vector.pixels import PixelOptions, pixel_options, preprocess
 from kiloworlds.vector.process.pool import ProcessExecutor
 from kiloworlds.vector.sync import SyncExecutor
 
-BACKENDS = ("auto", "compiled", "process", "sync")
+BACKENDS = ("auto", "compiled", "native", "process", "thread", "sync")
 
 _POOL_PARAMETERS = inspect.signature(ProcessExecutor).parameters
 
 
 def make(
-    env: str | Environment | Callable[[], gymnasium.Env] | Sequence[Callable[[], gymnasium.Env]],
+    env: str | Environment | Callable[[], Any] | Sequence[Callable[[], Any]],
     num_envs: int = 1,
     *,
-    backend: Literal["auto", "compiled", "process", "sync"] = "auto",
+    backend: Literal["auto", "compiled", "native", "process", "thread", "sync"] = "auto",
+    engine: Literal["mujoco", "ale", "envpool"] | None = None,
+    preprocessing: PixelOptions | dict[str, Any] | Literal["atari"] | None = None,
     seed: int | None = None,
     autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
     devices: int = 1,
@@ -46,25 +63,34 @@ def make(
     start_timeout: float | None = 120.0,
     max_restarts: int = 10,
     on_error: Literal["raise", "restart"] = "raise",
+    on_nonfinite: Literal["mask", "raise", "quarantine", "ignore"] = "mask",
     **env_kwargs: Any,
 ) -> VectorEnv:
     """Makes `num_envs` environments behind one `gymnasium.vector.VectorEnv`.
 
     Args:
-        env: an id (Gymnasium's where the rules are Gymnasium's), a compiled `Environment`, a
-            function that builds a Gymnasium environment, or one such function per environment.
+        env: an id (Gymnasium's where the rules are Gymnasium's; "pettingzoo:..." for PettingZoo), a
+            compiled `Environment`, a function that builds a Gymnasium or PettingZoo environment, or
+            one such function per environment.
         num_envs: how many, 1 or more.
-        backend: "compiled" (XLA), "process" (any Gymnasium environment, in worker processes), "sync"
-            (the same, in this process), or "auto": compiled where there is a compiled environment of
-            that id, else process where there are two environments and two cores to share, else sync.
+        backend: "compiled" (XLA), "native" (a simulator that steps many environments itself),
+            "process" (any Gymnasium environment, in worker processes), "thread" (the same, in
+            threads), "sync" (the same, one after the other), or "auto": compiled where there is a
+            compiled environment of that id, else native where an installed engine runs that id as
+            asked, else process where there are two environments and two cores to share, else sync.
+        engine: the native engine; None for the first that runs the id as asked, in the order of
+            `kiloworlds list --backends`.
+        preprocessing: of image observations: "atari", `PixelOptions` or a dictionary of its options.
         seed: seeds the first `reset`: environment i gets seed + i.
         autoreset_mode: "same_step" (default; the final observation is in `infos["final_obs"]`),
             "next_step" or "disabled".
         devices: JAX devices to spread compiled environments over.
         output: for compiled environments, "numpy" or "jax" arrays.
         episode_statistics: whether infos report "episode" at each end.
-        num_workers, batch_size, ordered, copy, step_timeout, start_timeout, max_restarts, on_error:
-            of the process backend; see `kiloworlds.vector.process.pool.ProcessExecutor`.
+        num_workers, batch_size: of the process, thread and native backends: workers or threads, and
+            how many results `recv` returns.
+        ordered, copy, step_timeout, start_timeout, max_restarts, on_error, on_nonfinite: of the
+            process and thread backends; see `kiloworlds.vector.process.pool.ProcessExecutor`.
         **env_kwargs: parameters of the environment. For compiled environments a numeric parameter
             may be an array `[num_envs]`: each environment then has its own value.
 
@@ -83,12 +109,6 @@ def make(
         >>> observations.shape
         (3, 4)
     """
-    num_envs = check_num_envs(num_envs)
-    if backend not in BACKENDS:
-        raise InvalidValueError(
-            f"backend={backend!r} is not one of {', '.join(map(repr, BACKENDS))}."
-            f"{did_you_mean(str(backend), BACKENDS)}"
-        )
     pool_options = {
         "num_workers": num_workers,
         "batch_size": batch_size,
@@ -98,67 +118,63 @@ def make(
         "start_timeout": start_timeout,
         "max_restarts": max_restarts,
         "on_error": on_error,
+        "on_nonfinite": on_nonfinite,
     }
-    chosen = [
-        name for name, value in pool_options.items() if value != _POOL_PARAMETERS[name].default
-    ]
+    request = _Request(
+        env=env,
+        num_envs=check_num_envs(num_envs),
+        backend=_check_backend(backend, engine),
+        engine=engine,
+        pixels=None if preprocessing is None else pixel_options(preprocessing),
+        common={
+            "seed": seed,
+            "autoreset_mode": autoreset_mode,
+            "episode_statistics": episode_statistics,
+        },
+        compiled={"devices": devices, "output": output},
+        pool={
+            name: value
+            for name, value in pool_options.items()
+            if value != _POOL_PARAMETERS[name].default
+        },
+        env_kwargs=env_kwargs,
+    )
     if env is None or isinstance(env, type):
         given = "None" if env is None else f"the class {env.__name__}"
         raise InvalidValueError(
             f"make() got {given}; give an id, an environment, or a function such as "
             "lambda: MyEnv()."
         )
-    compiled_options = {
-        "seed": seed,
-        "autoreset_mode": autoreset_mode,
-        "devices": devices,
-        "output": output,
-        "episode_statistics": episode_statistics,
-    }
     if isinstance(env, Environment):
-        if backend not in ("auto", "compiled"):
-            raise InvalidValueError(
-                f"backend={backend!r} runs Gymnasium environments, not compiled ones."
-            )
-        _refuse_pool_options(chosen, "compiled")
-        return _make_compiled_instance(env, num_envs, env_kwargs, compiled_options)
-    spec = find_spec(env) if isinstance(env, str) else None
-    if backend == "compiled" and spec is None:
-        if not isinstance(env, str):
-            raise InvalidValueError("backend='compiled' needs an id or a compiled Environment.")
-        raise unknown_name("compiled environment", env, list_envs(), "kiloworlds.list_envs()")
-    if spec is not None and backend in ("auto", "compiled"):
-        _refuse_pool_options(chosen, "compiled")
-        render_mode = env_kwargs.pop("render_mode", None)
-        envs = CompiledVectorEnv(
-            spec.build(**env_kwargs),
-            num_envs,
-            reference=spec.build_reference(**env_kwargs),
-            spec_id=spec.id,
-            **compiled_options,
-        )
-        if render_mode not in (None, envs.render_mode):
-            raise InvalidValueError(
-                f"render_mode={render_mode!r}: {spec.id} renders as {envs.render_mode!r}."
-            )
-        return envs
-    if devices != 1 or output != "numpy":
-        raise InvalidValueError(
-            "devices and output are settings of compiled environments; "
-            f"{env!r} runs as a Gymnasium environment on the host."
-        )
+        return _make_compiled_instance(request, env)
+    spec = _compiled_spec(request)
+    if spec is not None:
+        return _make_compiled(request, spec)
+    _refuse_compiled_options(request)
+    if isinstance(env, str) and env.startswith(PETTINGZOO_PREFIX):
+        return _make_pettingzoo(request, pettingzoo_factory(env, **env_kwargs))
     make_env = _gymnasium_factory(env, env_kwargs)
-    shared: dict[str, Any] = {
-        "seed": seed,
-        "autoreset_mode": autoreset_mode,
-        "episode_statistics": episode_statistics,
-    }
-    if backend == "auto":
-        backend = "process" if chosen else host_backend(num_envs)
-    if backend == "process":
-        return ProcessExecutor(make_env, num_envs, **shared, **pool_options)
-    _refuse_pool_options(chosen, "sync")
-    return SyncExecutor(make_env, num_envs, **shared)
+    native = _choose_native(request)
+    if native is not None:
+        return _make_native(request, *native)
+    if _is_pettingzoo_factory(make_env):
+        return _make_pettingzoo(request, make_env)
+    return _make_on_host(request, make_env)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What `make` was asked for; `pool` has those settings that differ from their defaults."""
+
+    env: Any
+    num_envs: int
+    backend: str
+    engine: str | None
+    pixels: PixelOptions | None
+    common: dict[str, Any]
+    compiled: dict[str, Any]
+    pool: dict[str, Any]
+    env_kwargs: dict[str, Any]
 
 
 def host_backend(num_envs: int) -> Literal["process", "sync"]:
@@ -167,24 +183,90 @@ def host_backend(num_envs: int) -> Literal["process", "sync"]:
     return "process" if pays else "sync"
 
 
-def _refuse_pool_options(chosen: list[str], backend: str) -> None:
-    if chosen:
+def _check_backend(backend: str, engine: str | None) -> str:
+    if backend not in BACKENDS:
         raise InvalidValueError(
-            f"{', '.join(chosen)}: settings of backend='process'; this one is {backend!r}."
+            f"backend={backend!r} is not one of {', '.join(map(repr, BACKENDS))}."
+            f"{did_you_mean(str(backend), BACKENDS)}"
         )
+    if engine is None:
+        return backend
+    engine_by_name(engine)
+    if backend not in ("auto", "native"):
+        raise InvalidValueError(
+            f"engine={engine!r} is a setting of backend='native'; this one is {backend!r}."
+        )
+    return "native"
 
 
-def _make_compiled_instance(
-    env: Environment, num_envs: int, parameters: dict[str, Any], options: dict[str, Any]
-) -> CompiledVectorEnv:
-    if parameters:
-        names = ", ".join(parameters)
+# Compiled environments.
+
+
+def _compiled_spec(request: _Request) -> EnvSpec | None:
+    """The compiled environment to be made, or None if another kind is."""
+    env, backend = request.env, request.backend
+    by_id = isinstance(env, str) and not env.startswith(PETTINGZOO_PREFIX)
+    spec = find_spec(env) if by_id else None
+    if backend == "compiled" and spec is None:
+        if not isinstance(env, str):
+            raise InvalidValueError("backend='compiled' needs an id or a compiled Environment.")
+        raise unknown_name("compiled environment", env, list_envs(), "kiloworlds.list_envs()")
+    return spec if backend in ("auto", "compiled") else None
+
+
+def _make_compiled(request: _Request, spec: EnvSpec) -> CompiledVectorEnv:
+    _refuse_pool_options(request, "compiled")
+    parameters = dict(request.env_kwargs)
+    render_mode = parameters.pop("render_mode", None)
+    envs = CompiledVectorEnv(
+        spec.build(**parameters),
+        request.num_envs,
+        reference=spec.build_reference(**parameters),
+        spec_id=spec.id,
+        **request.common,
+        **request.compiled,
+    )
+    if render_mode not in (None, envs.render_mode):
+        raise InvalidValueError(
+            f"render_mode={render_mode!r}: {spec.id} renders as {envs.render_mode!r}."
+        )
+    return envs
+
+
+def _make_compiled_instance(request: _Request, env: Environment) -> CompiledVectorEnv:
+    if request.backend not in ("auto", "compiled"):
+        raise InvalidValueError(
+            f"backend={request.backend!r} runs Gymnasium environments, not compiled ones."
+        )
+    _refuse_pool_options(request, "compiled")
+    if request.env_kwargs:
+        names = ", ".join(request.env_kwargs)
         raise InvalidValueError(
             f"make() got the parameters {names} for an environment that is already built; build it "
             "with them, or use dataclasses.replace."
         )
-    reference = _unbatched(env)
-    return CompiledVectorEnv(env, num_envs, reference=reference, **options)
+    return CompiledVectorEnv(
+        env, request.num_envs, reference=_unbatched(env), **request.common, **request.compiled
+    )
+
+
+def _refuse_pool_options(request: _Request, backend: str) -> None:
+    if request.pool:
+        raise InvalidValueError(
+            f"{', '.join(request.pool)}: settings of backend='process'; this one is {backend!r}."
+        )
+    if request.pixels is not None and backend == "compiled":
+        raise InvalidValueError(
+            "preprocessing is for images of simulators; compiled environments take none."
+        )
+
+
+def _refuse_compiled_options(request: _Request) -> None:
+    if request.compiled != {"devices": 1, "output": "numpy"}:
+        raise InvalidValueError(
+            "devices and output are settings of compiled environments; "
+            f"{request.env!r} runs as a Gymnasium environment on the host."
+        )
 
 
 def _unbatched(env: Environment) -> Environment:
@@ -198,6 +280,77 @@ def _unbatched(env: Environment) -> Environment:
     except TypeError:
         # It cannot be built without arguments: its fields are taken as they are, none batched.
         return env
+
+
+# Native engines.
+
+
+def _choose_native(request: _Request) -> tuple[Engine, Wanted] | None:
+    """The engine that runs what is asked for, if the backend is native or may be."""
+    env, backend = request.env, request.backend
+    if backend not in ("auto", "native"):
+        return None
+    if not isinstance(env, str):
+        if backend == "native":
+            raise InvalidValueError(
+                "backend='native' needs an id; functions run on backend='process'."
+            )
+        return None
+    mode = parse_autoreset_mode(request.common["autoreset_mode"])
+    wanted = Wanted(env, request.env_kwargs, request.pixels, mode, request.pool)
+    engine = choose_engine(wanted, request.engine) if backend == "native" else find_engine(wanted)
+    return None if engine is None else (engine, wanted)
+
+
+def _make_native(request: _Request, engine: Engine, wanted: Wanted) -> VectorEnv:
+    return engine.make(
+        wanted,
+        request.num_envs,
+        seed=request.common["seed"],
+        episode_statistics=request.common["episode_statistics"],
+    )
+
+
+# PettingZoo.
+
+
+def _is_pettingzoo_factory(make_env: Any) -> bool:
+    """Whether functions build PettingZoo environments; asks only where PettingZoo is in use."""
+    if "pettingzoo" not in sys.modules:
+        return False
+    return builds_pettingzoo(make_env if callable(make_env) else make_env[0])
+
+
+def _make_pettingzoo(request: _Request, make_env: Any) -> VectorEnv:
+    if request.pixels is not None:
+        raise InvalidValueError(
+            "preprocessing is for Gymnasium environments, not for PettingZoo's."
+        )
+    return PettingZooVectorEnv(
+        make_env, request.num_envs, backend=request.backend, **request.common, **request.pool
+    )
+
+
+# Everything else: Gymnasium environments in processes, in threads or in this process.
+
+
+def _make_on_host(request: _Request, make_env: Any) -> VectorEnv:
+    pixels = request.pixels
+    if pixels is not None and isinstance(make_env, Sequence):
+        make_env = [preprocess(function, pixels) for function in make_env]
+    elif pixels is not None:
+        make_env = preprocess(make_env, pixels)
+    backend, num_envs = request.backend, request.num_envs
+    if backend == "auto":
+        backend = "process" if request.pool else host_backend(num_envs)
+    if backend == "process":
+        return ProcessExecutor(make_env, num_envs, **request.common, **request.pool)
+    if backend == "thread":
+        from kiloworlds.vector.thread import ThreadExecutor
+
+        return ThreadExecutor(make_env, num_envs, **request.common, **request.pool)
+    _refuse_pool_options(request, "sync")
+    return SyncExecutor(make_env, num_envs, **request.common)
 
 
 def _gymnasium_factory(env: Any, env_kwargs: dict[str, Any]) -> Any:
@@ -221,13 +374,18 @@ def _gymnasium_factory(env: Any, env_kwargs: dict[str, Any]) -> Any:
                 f"{name} is an array, one value per environment; that works for compiled "
                 "environments. For others give make() a list of functions, one per environment."
             )
-    if env not in gymnasium.registry and ":" not in env:
+    if env.startswith("ALE/") and importlib.util.find_spec("ale_py") is not None:
+        importlib.import_module("ale_py")  # registers the games
+    _, colon, name = env.rpartition(":")  # its module was imported when compiled ones were sought
+    if name not in gymnasium.registry:
+        if colon:
+            return _user_factory(env, env_kwargs)
         raise unknown_name(
             "environment", env, [*list_envs(), *gymnasium.registry], "`kiloworlds list`"
         )
 
     # The spec, not the id: an id that this process registered is unknown in a worker.
-    spec = gymnasium.registry.get(env, env)
+    spec = gymnasium.registry[name]
 
     def build() -> gymnasium.Env:
         try:
@@ -238,6 +396,17 @@ def _gymnasium_factory(env: Any, env_kwargs: dict[str, Any]) -> Any:
             raise InvalidValueError(f"{env}: {error}") from error
 
     return build
+
+
+def _user_factory(name: str, env_kwargs: dict[str, Any]) -> Callable[[], Any]:
+    """The class or function "my_file:MyEnv", with the parameters given."""
+    found = load_user_object(name)
+    if not callable(found):
+        raise InvalidValueError(
+            f"{name} is an environment that is already built; give its class, or a function that "
+            "builds one."
+        )
+    return functools.partial(found, **env_kwargs)
 
 
 def _missing_simulator(env: str, error: Exception) -> MissingDependencyError:

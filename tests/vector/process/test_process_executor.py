@@ -12,6 +12,7 @@ from kiloworlds.core.errors import InvalidValueError, WrongCallError
 from kiloworlds.vector.faults import EnvironmentFailedError
 from kiloworlds.vector.process.pool import ProcessExecutor
 from kiloworlds.vector.sync import SyncExecutor
+from kiloworlds.vector.thread import ThreadExecutor
 
 NESTED = spaces.Dict(
     picture=spaces.Box(0, 255, (3, 3), np.uint8),
@@ -19,13 +20,13 @@ NESTED = spaces.Dict(
 )
 
 
-@pytest.fixture
-def pool():
-    """Makes pools and closes them."""
+@pytest.fixture(params=[ProcessExecutor, ThreadExecutor], ids=["process", "thread"])
+def pool(request):
+    """Makes pools of either kind and closes them."""
     made = []
 
     def make(*args, **kwargs):
-        made.append(ProcessExecutor(*args, **kwargs))
+        made.append(request.param(*args, **kwargs))
         return made[-1]
 
     yield make
@@ -208,15 +209,14 @@ def test_rendering(pool):
     assert all("FFF" in frame for frame in envs.render())
 
 
-def test_workers_are_other_processes_and_leave_nothing_behind(pool):
-    envs = pool(CountingEnv, 4, num_workers=2)
+def test_workers_are_other_processes_and_leave_nothing_behind():
+    envs = ProcessExecutor(CountingEnv, 4, num_workers=2)
     envs.reset(seed=0)
     pids = envs.worker_pids
     assert os.getpid() not in pids
     assert len(set(pids)) == 2
     before = len(os.listdir("/proc/self/fd"))
-    other = pool(CountingEnv, 4, num_workers=2)
-    other.close()
+    ProcessExecutor(CountingEnv, 4, num_workers=2).close()
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # listdir's own
     envs.close()
     for pid in pids:
@@ -234,6 +234,7 @@ def test_workers_are_other_processes_and_leave_nothing_behind(pool):
         ({"batch_size": 5}, "batch_size=5 is more than num_envs=4"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"on_error": "ignore"}, "on_error='ignore'"),
+        ({"on_nonfinite": "skip"}, "on_nonfinite='skip' is not one of 'mask'"),
         ({"step_timeout": 0}, "step_timeout=0 must be seconds above 0"),
     ],
 )

@@ -65,6 +65,7 @@ class WorkerHandle(ABC):
         self._inbox, self._outbox = memory["inbox"][self.number], memory["outbox"][self.number]
         self._progress = memory["progress"][self.number]
         self._progress[:] = 0
+        self._info_memory = memory["infos"][self.number]
         with contextlib.suppress(OSError):
             self.control.send(protocol.Attach(layout))
             with socket.socket(fileno=os.dup(self.control.fileno())) as channel:
@@ -73,11 +74,9 @@ class WorkerHandle(ABC):
         self.mark_progress()
 
     def add_info(self, info: protocol.NewInfo) -> None:
-        """Takes the memory of an info that the worker has announced."""
-        descriptor = receive_descriptor(self.control)
-        memory = SharedArrays(protocol.info_specs(info, len(self.rows)), descriptor)
-        memory.close()
-        self.infos.append(InfoColumn(info.key, memory["values"], memory["mask"]))
+        """Takes note of an info that the worker has announced."""
+        values, mask = protocol.info_arrays(info, len(self.rows), self._info_memory)
+        self.infos.append(InfoColumn(info.key, values, mask))
 
     def push(self, entry: int) -> None:
         """Puts one entry into the inbox and wakes the worker."""

@@ -17,6 +17,7 @@ from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
 from kiloworlds.vector.base import (
     VectorEnv,
+    check_count,
     check_num_envs,
     expand_seeds,
     make_env_list,
@@ -107,8 +108,8 @@ class PoolExecutor(VectorEnv):
             )
         if num_workers is None:
             num_workers = min(available_cores(), num_envs)
-        self.num_workers = _check_count("num_workers", num_workers, num_envs)
-        self.batch_size = _check_count(
+        self.num_workers = check_count("num_workers", num_workers, num_envs)
+        self.batch_size = check_count(
             "batch_size", num_envs if batch_size is None else batch_size, num_envs
         )
         self._ordered, self._copy, self._on_nonfinite = ordered, copy, on_nonfinite
@@ -274,15 +275,7 @@ class PoolExecutor(VectorEnv):
             self._order.extend(rows.tolist())
 
     def _check_env_ids(self, env_ids: Any) -> np.ndarray:
-        rows = np.asarray(env_ids)
-        if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows):
-            raise InvalidValueError(f"env_ids must be environment numbers [B], not {env_ids!r}.")
-        rows = rows.astype(int)
-        if rows.min() < 0 or rows.max() >= self.num_envs:
-            wrong = rows[(rows < 0) | (rows >= self.num_envs)][0]
-            raise InvalidValueError(f"env_ids holds {wrong}; there are 0 to {self.num_envs - 1}.")
-        if len(set(rows.tolist())) < len(rows):
-            raise InvalidValueError("env_ids names an environment twice.")
+        rows = self._check_rows(env_ids)
         pending = set(rows[self._supervisor.in_flight[rows]].tolist())
         if self._supervisor.arrived:
             pending |= set(rows.tolist()) & set(self._supervisor.arrived)
@@ -293,29 +286,38 @@ class PoolExecutor(VectorEnv):
             )
         return rows
 
-    def recv(self) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def recv(
+        self, batch_size: int | None = None
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Waits for `batch_size` results; `infos["env_id"]` `[B]` says whose they are.
 
+        Args:
+            batch_size: another number than the vector's, this time.
+
         Raises:
-            WrongCallError: fewer results are pending than `batch_size`, so it would wait for ever.
+            WrongCallError: fewer results are pending than that, so it would wait for ever.
         """
         self._check_open("recv")
         supervisor = self._supervisor
-        if supervisor.pending < self.batch_size:
+        if batch_size is None:
+            batch_size = self.batch_size
+        else:
+            batch_size = check_count("batch_size", batch_size, self.num_envs)
+        if supervisor.pending < batch_size:
             raise WrongCallError(
-                f"recv() waits for batch_size={self.batch_size} results, but {supervisor.pending} "
+                f"recv() waits for batch_size={batch_size} results, but {supervisor.pending} "
                 "are pending; call async_reset() or send() first."
             )
         arrived = supervisor.arrived
         if self._ordered:
-            wanted = self._order[: self.batch_size]
+            wanted = self._order[:batch_size]
             supervisor.wait(lambda: not supervisor.in_flight[wanted].any())
         else:
-            supervisor.wait(lambda: len(arrived) >= self.batch_size)
-            wanted = list(itertools.islice(arrived, self.batch_size))
+            supervisor.wait(lambda: len(arrived) >= batch_size)
+            wanted = list(itertools.islice(arrived, batch_size))
         supervisor.raise_failures()  # the results stay: the next call gives them
         if self._ordered:
-            del self._order[: self.batch_size]
+            del self._order[:batch_size]
             for row in wanted:
                 arrived.remove(row)
         else:
@@ -376,6 +378,11 @@ class PoolExecutor(VectorEnv):
         """Environments that were taken out for good."""
         return int(self._supervisor.quarantined.sum())
 
+    def slowest(self) -> tuple[int, float]:
+        """The environment that took the longest since the last call of this, and its share of the
+        time spent in all: 1 / N where all are alike. Measured in a sample of the steps."""
+        return self._results.slowest()
+
     def close_extras(self, **kwargs: Any) -> None:
         self._finalizer()
 
@@ -422,14 +429,3 @@ def _stop_all(supervisor: Supervisor) -> None:
         workers[number] = None
         if worker is not None:
             worker.stop(max(0.1, deadline - time.monotonic()))
-
-
-def _check_count(name: str, value: Any, num_envs: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InvalidValueError(f"{name}={value!r} must be a whole number of 1 or more.")
-    if value > num_envs:
-        raise InvalidValueError(
-            f"{name}={value} is more than num_envs={num_envs}; the nearest valid value is "
-            f"{num_envs}."
-        )
-    return int(value)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gymnasium
+import numpy as np
 
 from kiloworlds.vector.process.codec import Codec, codec
 from kiloworlds.vector.process.memory import ArraySpec
@@ -22,6 +23,8 @@ MESSAGE = -2
 
 MAX_INFO_COLUMNS = 64
 """So many infos of fixed type and shape travel in shared memory; further ones as messages."""
+INFO_MEMORY = 2**24
+"""Bytes for them, per worker. What is never written takes no memory."""
 
 IDLE, STEPPING, RESETTING = 0, 1, 2
 """What a worker is at, for the deadline that applies."""
@@ -114,12 +117,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class NewInfo:
-    """From now on the info `key` of this worker's environments is in shared memory of its own, laid
-    out by `info_specs`. The memory follows as a file descriptor."""
+    """From now on the info `key` of this worker's environments is in its memory for infos."""
 
     key: str
     dtype: str
     shape: tuple[int, ...]
+    """Of one value."""
+    offset: int
+    """Where in the memory it begins."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +156,18 @@ class Close(NamedTuple):
     """The worker closes its environments and ends."""
 
 
-def info_specs(info: NewInfo, count: int) -> dict[str, ArraySpec]:
-    """The arrays of one info of a worker's `count` environments, and where it is present."""
-    return {
-        "values": ArraySpec(info.dtype, (count, *info.shape)),
-        "mask": ArraySpec("?", (count,)),
-    }
+def info_specs(info: NewInfo, count: int) -> tuple[ArraySpec, ArraySpec]:
+    """Types and shapes of an info of a worker's `count` environments: values, mask."""
+    return ArraySpec(info.dtype, (count, *info.shape)), ArraySpec("?", (count,))
+
+
+def info_arrays(info: NewInfo, count: int, memory: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values `[count, ...]` and the mask `[count]` of an info in a worker's memory for infos."""
+    values, mask = info_specs(info, count)
+    return (
+        np.ndarray(values.shape, values.dtype, memory.data, info.offset),
+        np.ndarray(mask.shape, mask.dtype, memory.data, info.offset + values.size),
+    )
 
 
 _ROW_BITS = 24
@@ -206,10 +217,13 @@ class Layout:
             "terminated": ArraySpec("?", (count,)),
             "truncated": ArraySpec("?", (count,)),
             "parity": ArraySpec("u1", (count,)),
+            # Time spent in each environment, in a sample of its steps.
+            "seconds": ArraySpec("<f8", (count,)),
             "inbox": ArraySpec("<i4", ring),
             "outbox": ArraySpec("<i4", ring),
             # A cache line per worker: what it has begun (see `progress_mark`), what it is at.
             "progress": ArraySpec("<i8", (self.num_workers, 8)),
+            "infos": ArraySpec("u1", (self.num_workers, INFO_MEMORY)),
         }
         for name, codec_ in (("action", self.actions), ("final", self.observations)):
             for position, spec in enumerate(codec_.specs if codec_ else ()):

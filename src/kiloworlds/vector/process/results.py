@@ -40,6 +40,8 @@ class Results:
         ]
         self._final_arrays = memory.numbered("final")
         self._all = np.arange(self._num_envs)
+        self._seconds = memory["seconds"]
+        self._seconds_before = np.zeros(self._num_envs)
         self._rewards = memory["rewards"]
         self._terminated, self._truncated = memory["terminated"], memory["truncated"]
         # Which copy of its observation each environment writes next, or wrote last.
@@ -132,6 +134,14 @@ class Results:
                 if len(bad):
                     return (bad if rows is None else rows[bad]), "its observation"
         return np.zeros(0, int), ""
+
+    def slowest(self) -> tuple[int, float]:
+        """The environment that took the longest since the last call, and its share of the time of
+        all; 0.0 if nothing was timed."""
+        seconds = self._seconds - self._seconds_before
+        self._seconds_before = self._seconds.copy()
+        row, total = int(np.argmax(seconds)), seconds.sum()
+        return row, float(seconds[row] / total) if total > 0 else 0.0
 
     def clear_rewards(self, rows: np.ndarray) -> None:
         """Rewards and flags of `rows` must not be delivered."""
