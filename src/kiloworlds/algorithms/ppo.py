@@ -17,13 +17,16 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree, UInt32
 
 from kiloworlds.algorithms.advantages import generalized_advantages
 from kiloworlds.algorithms.normalization import RunningStatistics, mean_over_devices
-from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.errors import InvalidValueError, did_you_mean
 from kiloworlds.core.random import permutation
 from kiloworlds.core.spaces import Box, Space
+from kiloworlds.networks import cnn
 from kiloworlds.networks.action_heads import action_head
-from kiloworlds.networks.actor_critic import Actor, Critic
+from kiloworlds.networks.actor_critic import Actor, Critic, ImageActorCritic
 from kiloworlds.networks.mlp import activation
 from kiloworlds.networks.rows import NetworkRows
+
+NETWORKS = ("auto", "mlp", "cnn")
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,17 @@ class PPOConfig:
     """Gradients are scaled down to this norm."""
     adam_epsilon: float = 1e-5
     """Adam's epsilon."""
+    network: str = "auto"
+    """What reads observations: "mlp", two networks of hidden layers; "cnn", convolutions that policy
+    and value function share (Mnih et al. 2015); or "auto": cnn for images of uint8, else mlp."""
     hidden_sizes: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers of the policy and of the value network."""
+    """mlp: widths of the hidden layers of the policy and of the value network."""
     activation: str = "tanh"
-    """Activation of the hidden layers: tanh, relu, elu, gelu or silu."""
+    """mlp: activation of the hidden layers: tanh, relu, elu, gelu or silu."""
+    cnn_channels: tuple[int, ...] = (32, 64, 64)
+    """cnn: channels of the three convolutions."""
+    cnn_features: int = 512
+    """cnn: width of the dense layer after the convolutions."""
     normalize_observations: bool = False
     """Whether observations are standardised by running statistics."""
     normalize_rewards: bool = False
@@ -95,18 +105,34 @@ class PPOConfig:
             value = getattr(self, name)
             if not isinstance(value, bool | np.bool_):
                 raise InvalidValueError(f"{name}={reprlib.repr(value)} must be True or False.")
-        if not isinstance(self.hidden_sizes, list | tuple):
+        self._check_sizes("hidden_sizes", "(64, 64)")
+        self._check_sizes("cnn_channels", "(32, 64, 64)")
+        if len(self.cnn_channels) != 3:
             raise InvalidValueError(
-                f"hidden_sizes={reprlib.repr(self.hidden_sizes)} must be a tuple of whole numbers, "
-                "one per layer, such as (64, 64)."
+                f"cnn_channels={self.cnn_channels} has {len(self.cnn_channels)} entries; the network "
+                "has three convolutions, so give three, such as (32, 64, 64)."
             )
-        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
-        for size in self.hidden_sizes:
-            require_number("hidden_sizes", size, 1, whole=True)
+        require_number("cnn_features", self.cnn_features, 1, whole=True)
+        if self.network not in NETWORKS:
+            raise InvalidValueError(
+                f"network={reprlib.repr(self.network)} is not one of {', '.join(map(repr, NETWORKS))}."
+                f"{did_you_mean(str(self.network), NETWORKS)}"
+            )
         if not isinstance(self.activation, str):
             given = reprlib.repr(self.activation)
             raise InvalidValueError(f"activation={given} must be a name, such as 'tanh'.")
         activation(self.activation)
+
+    def _check_sizes(self, name: str, example: str) -> None:
+        sizes = getattr(self, name)
+        if not isinstance(sizes, list | tuple):
+            raise InvalidValueError(
+                f"{name}={reprlib.repr(sizes)} must be a tuple of whole numbers, one per layer, such "
+                f"as {example}."
+            )
+        object.__setattr__(self, name, tuple(sizes))
+        for size in sizes:
+            require_number(name, size, 1, whole=True)
 
 
 _MOST = {True: 2**31 - 1, False: float(np.finfo(np.float32).max)}
@@ -139,9 +165,10 @@ _POLICY, _VALUE = 0, 1  # rows of the parameters
 
 
 class PPOState(NamedTuple):
-    """All that PPO learns; the rows of `parameters` are the policy's and the value function's."""
+    """All that PPO learns; the rows of `parameters` are the policy's and the value function's, or the
+    one row of a network that is both."""
 
-    parameters: Float[Array, "2 width"]
+    parameters: Float[Array, "networks width"]
     optimizer: optax.ScaleByAdamState
     observations: RunningStatistics | None
     returns: RunningStatistics | None
@@ -176,6 +203,10 @@ class Minibatch(NamedTuple):
     """1 for transitions to learn from, 0 for others; None: all are."""
 
 
+PolicyNetwork = tuple[Actor | ImageActorCritic, RunningStatistics | None]
+ValueFunction = Callable[[PyTree], Float[Array, "*B"]]
+
+
 class PPO:
     """The pure functions of PPO for one pair of spaces and one configuration.
 
@@ -186,7 +217,7 @@ class PPO:
             statistics are then averaged over it.
         network_axis: a device axis of two, if any: one device learns the policy, the other the
             value function. Everything else happens on both alike, and the result is that of one
-            device up to rounding.
+            device up to rounding. A convolutional network, which is both, is learnt on both alike.
     """
 
     def __init__(
@@ -201,16 +232,28 @@ class PPO:
         self.observation_space = observation_space
         self.head = action_head(action_space)
         self.environment_axis = environment_axis
-        self.network_axis = network_axis
+        self.shares_network = config.network == "cnn" or (
+            config.network == "auto" and cnn.fits(observation_space)
+        )
+        self.network_axis = None if self.shares_network else network_axis
         self._optimizer = optax.scale_by_adam(eps=config.adam_epsilon)
         self._rows = NetworkRows(*jax.eval_shape(self._networks, jax.random.key(0)))
         if config.normalize_observations and not isinstance(observation_space, Box):
             raise InvalidValueError(
                 f"normalize_observations needs a Box observation space, not {observation_space}."
             )
+        if config.normalize_observations and self.shares_network:
+            raise InvalidValueError(
+                "normalize_observations=True: the convolutional network scales images itself; leave it "
+                "out, or use network='mlp'."
+            )
 
-    def _networks(self, key: Key[Array, ""]) -> tuple[Actor, Critic]:
+    def _networks(self, key: Key[Array, ""]) -> tuple[Actor, Critic] | tuple[ImageActorCritic]:
         config = self.config
+        if self.shares_network:
+            sizes = config.cnn_channels, config.cnn_features
+            space = self.observation_space
+            return (ImageActorCritic(key, space, self.head, *sizes, config.initial_log_std),)
         actor_key, critic_key = jax.random.split(key)
         shape = config.hidden_sizes, config.activation
         return (
@@ -230,19 +273,21 @@ class PPO:
             returns = RunningStatistics.of_shape(jnp.zeros(()))
         return PPOState(parameters, optimizer, observations, returns)
 
-    def policy(self, state: PPOState) -> tuple[Actor, RunningStatistics | None]:
+    def policy(self, state: PPOState) -> PolicyNetwork:
         """What acting needs: the policy's network and the observation statistics."""
         return self._rows.unpack(_POLICY, state.parameters[_POLICY]), state.observations
 
-    def critic(self, state: PPOState) -> Critic:
-        """The value function's network; it reads observations as the policy does: standardised."""
+    def critic(self, state: PPOState) -> ValueFunction:
+        """The value function; it reads observations as the policy does: standardised."""
+        if self.shares_network:
+            return self._rows.unpack(_POLICY, state.parameters[_POLICY]).value
         return self._rows.unpack(_VALUE, state.parameters[_VALUE])
 
     def _read(self, statistics: RunningStatistics | None, observation: PyTree) -> PyTree:
         return observation if statistics is None else statistics.normalize(observation)
 
     def act(
-        self, policy: tuple[Actor, RunningStatistics | None], key: Key[Array, ""], observation
+        self, policy: PolicyNetwork, key: Key[Array, ""], observation: PyTree
     ) -> tuple[Array, Float[Array, "*B outputs"]]:
         """Samples raw actions; returns them with the network's outputs, for `log_prob`."""
         actor, statistics = policy
@@ -251,7 +296,7 @@ class PPO:
 
     def log_prob(
         self,
-        policy: tuple[Actor, RunningStatistics | None],
+        policy: PolicyNetwork,
         outputs: Float[Array, "*B outputs"],
         raw: Array,
     ) -> Float[Array, "*B"]:
@@ -260,9 +305,7 @@ class PPO:
         actor, _ = policy
         return self.head.log_prob_and_entropy(outputs, actor.free, raw)[0]
 
-    def act_greedily(
-        self, policy: tuple[Actor, RunningStatistics | None], observation: PyTree
-    ) -> Array:
+    def act_greedily(self, policy: PolicyNetwork, observation: PyTree) -> Array:
         """The most likely raw actions."""
         actor, statistics = policy
         return self.head.mode(actor.outputs(self._read(statistics, observation)))
@@ -340,7 +383,7 @@ class PPO:
         return jnp.clip(scaled, -10.0, 10.0), returns, return_so_far
 
     def _next_values(
-        self, critic: Critic, rollout: Rollout, values: Float[Array, "T N"]
+        self, critic: ValueFunction, rollout: Rollout, values: Float[Array, "T N"]
     ) -> Float[Array, "T N"]:
         """The value of what each step led to.
 
@@ -367,7 +410,7 @@ class PPO:
         batch: Minibatch,
         key: Key[Array, ""],
         learning_rate: Float[ArrayLike, ""],
-    ) -> tuple[Float[Array, "2 width"], optax.ScaleByAdamState, dict[str, Array]]:
+    ) -> tuple[Float[Array, "networks width"], optax.ScaleByAdamState, dict[str, Array]]:
         """Epochs of minibatch steps over a batch with axes `[T, N, ...]`."""
         config = self.config
         size = batch.value.size
@@ -430,7 +473,10 @@ class PPO:
         """The gradient of this device's networks, and the losses, of which others are zero."""
         policy = jax.grad(self._policy_loss, has_aux=True)
         value = jax.grad(self._value_loss, has_aux=True)
-        if self.network_axis is not None:
+        if self.shares_network:
+            gradient, losses = jax.grad(self._shared_loss, has_aux=True)(rows[0], batch)
+            gradient = gradient[None]
+        elif self.network_axis is not None:
             index = jax.lax.axis_index(self.network_axis)
             gradient, losses = jax.lax.switch(index, (policy, value), rows[0], batch)
             gradient = gradient[None]
@@ -453,11 +499,14 @@ class PPO:
     def _policy_loss(
         self, row: Float[Array, " width"], batch: Minibatch
     ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
-        config = self.config
         actor = self._rows.unpack(_POLICY, row)
-        log_prob, entropy = self.head.log_prob_and_entropy(
-            actor.outputs(batch.observation), actor.free, batch.raw_action
-        )
+        return self._loss_of_outputs(actor.outputs(batch.observation), actor.free, batch)
+
+    def _loss_of_outputs(
+        self, outputs: Float[Array, "B outputs"], free: Float[Array, " free"], batch: Minibatch
+    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
+        config = self.config
+        log_prob, entropy = self.head.log_prob_and_entropy(outputs, free, batch.raw_action)
         log_ratio = log_prob - batch.log_prob
         ratio = jnp.exp(log_ratio)
         clipped = jnp.clip(ratio, 1 - config.clip_range, 1 + config.clip_range)
@@ -478,8 +527,13 @@ class PPO:
     def _value_loss(
         self, row: Float[Array, " width"], batch: Minibatch
     ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
-        config = self.config
         value = self._rows.unpack(_VALUE, row)(batch.observation)
+        return self._loss_of_values(value, batch)
+
+    def _loss_of_values(
+        self, value: Float[Array, " B"], batch: Minibatch
+    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
+        config = self.config
         squared_error = (value - batch.target) ** 2
         if config.clip_range_value is not None:
             limit = config.clip_range_value
@@ -487,6 +541,16 @@ class PPO:
             squared_error = jnp.maximum(squared_error, (near - batch.target) ** 2)
         loss = 0.5 * _weighted_mean(squared_error, batch.weight)
         return config.value_coefficient * loss, jnp.pad(loss[None], (len(_POLICY_LOSSES), 0))
+
+    def _shared_loss(
+        self, row: Float[Array, " width"], batch: Minibatch
+    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
+        """Of a network that is policy and value function: its images are read once for both."""
+        network = self._rows.unpack(_POLICY, row)
+        outputs, value = network.outputs_and_value(batch.observation)
+        policy_loss, policy_losses = self._loss_of_outputs(outputs, network.free, batch)
+        value_loss, value_losses = self._loss_of_values(value, batch)
+        return policy_loss + value_loss, policy_losses + value_losses
 
     def _standardize(
         self, advantage: Float[Array, "M B"], weight: Float[Array, "M B"] | None = None
