@@ -26,6 +26,8 @@ VERBS = {
     "eval": ("evaluate", "measure a trained agent's return"),
     "play": ("play", "watch a trained agent: a GIF, an MP4 or text in the terminal"),
     "list": ("list", "the environments there are"),
+    "check": ("check", "find out what is wrong with an environment of your own"),
+    "doctor": ("doctor", "find out whether this machine is fit, and what is missing"),
     "bench": ("bench", "how many steps per second an environment runs at"),
 }
 ALIASES = {"enjoy": "play", "evaluate": "eval", "ls": "list", "benchmark": "bench"}

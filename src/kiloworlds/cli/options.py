@@ -1,10 +1,8 @@
 """What the commands share: reading flags into dataclasses, and where results and words go."""
 
 import dataclasses
-import importlib
 import json
 import math
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar, get_origin
 
@@ -14,6 +12,7 @@ from rich.console import Console
 
 from kiloworlds.cli.output import print_json as print_json
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.user_code import import_user_module
 
 Command = TypeVar("Command")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -103,17 +102,8 @@ def parse(
         registry=_registry(),
     )
     for module in getattr(chosen, "imports", ()):
-        _import(module)
+        import_user_module(module)
     return chosen
-
-
-def _import(module: str) -> None:
-    if "" not in sys.path:  # as `python -m` does: the module may be a file in this directory
-        sys.path.insert(0, "")
-    try:
-        importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise InvalidValueError(f"--import {module}: {error}.") from error
 
 
 def console(as_json: bool) -> Console:

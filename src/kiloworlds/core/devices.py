@@ -4,12 +4,14 @@ import os
 
 import jax
 
+from kiloworlds.core import machine
+
 _CACHE_VARIABLE = "KILOWORLDS_CACHE_DIR"
 
 
 def available_cores() -> int:
-    """The processor cores this process may run on (its affinity, not the machine's total)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores this process may use: its affinity and its container's quota, not the machine's."""
+    return machine.usable_cores()
 
 
 def is_initialised() -> bool:

@@ -20,11 +20,11 @@ import numpy as np
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import (
     InvalidValueError,
-    UnknownNameError,
     did_you_mean,
     unknown_name,
 )
 from kiloworlds.core.time_limit import TimeLimit
+from kiloworlds.core.user_code import import_user_module
 
 ENTRY_POINT_GROUP = "kiloworlds.environments"
 _LIMIT = "max_episode_steps"
@@ -164,17 +164,16 @@ def list_envs() -> list[str]:
 def find_spec(id: str) -> EnvSpec | None:
     """The spec of a compiled environment, or None if there is none of that id.
 
-    "module:id" imports the module first, which then registers its environments.
+    "module:id" imports the module first, which then registers its environments. The id may also be
+    the name of a compiled environment's class in it, and the module the path of a file.
     """
     _load_entry_points()
-    module, colon, name = id.rpartition(":")
-    if colon:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            raise UnknownNameError(f"{id!r}: there is no module {module!r} to import.") from error
+    location, colon, name = id.rpartition(":")
+    if not colon:
+        return _specs.get(id)
+    found = getattr(import_user_module(location), name, None)
+    if name not in _specs and isinstance(found, type) and issubclass(found, Environment):
+        return EnvSpec(id, found)
     return _specs.get(name)
 
 

@@ -37,13 +37,8 @@ def check_environment(env: Environment, seed: int = 0) -> None:
         >>> check_environment(CartPole())
     """
     key = fast_key(seed)
-    _check_types(env, key)
-    _check_determinism(env, key)
-    _check_compiled_once(env, key)
-    _check_vmap(env, key)
-    _check_long_rollout(env, key)
-    _check_batched_parameters(env, key)
-    _check_pictures(env, key)
+    for check in CHECKS.values():
+        check(env, key)
 
 
 def _check_types(env: Environment, key: Key[Array, ""]) -> None:
@@ -239,3 +234,15 @@ def _close(what: str, first: PyTree, second: PyTree, tolerance: float = _TOLERAN
         allowed = tolerance if ours.dtype.kind == "f" else 0.0
         agree = np.allclose(ours, theirs, rtol=allowed, atol=allowed, equal_nan=True)
         assert agree, f"{what} at {jax.tree_util.keystr(path)}: {ours} and {theirs}."
+
+
+CHECKS: dict[str, Callable[[Environment, Key[Array, ""]], None]] = {
+    "types": _check_types,
+    "determinism": _check_determinism,
+    "compiled once": _check_compiled_once,
+    "vmap": _check_vmap,
+    "long rollout": _check_long_rollout,
+    "batched parameters": _check_batched_parameters,
+    "pictures": _check_pictures,
+}
+"""The points of the contract by name, in the order in which they are checked."""
