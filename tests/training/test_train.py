@@ -217,25 +217,6 @@ def test_chunks_do_not_change_the_result():
     np.testing.assert_array_equal(*results)
 
 
-def test_the_host_loop_learns_from_the_same_transitions():
-    """The rollout the host loop gathers equals the environments' own account of it."""
-    config = build_config("ppo", "CartPole-v1", TINY | {"backend": "sync"})
-    envs = kw.make("CartPole-v1", num_envs=4, backend="sync")
-    training = HostTraining(config, envs)
-    state = training.init()
-    rollout, episodes = training._rollout(state, jax.random.key(0))
-    assert rollout.observation.shape == (16, 4, 4)
-    inside = ~rollout.finished[:-1]
-    np.testing.assert_array_equal(
-        rollout.next_observation[:-1][inside], rollout.observation[1:][inside]
-    )
-    ended = rollout.finished[:-1]
-    if ended.any():
-        assert (np.abs(rollout.next_observation[:-1][ended]).max(-1) > 0.2).all()
-    assert episodes.ended == rollout.finished.sum()
-    envs.close()
-
-
 def test_the_host_loop_refuses_other_autoreset_modes_and_several_seeds():
     envs = kw.make("CartPole-v1", num_envs=4, backend="sync", autoreset_mode="next_step")
     with pytest.raises(InvalidValueError, match="same_step"):

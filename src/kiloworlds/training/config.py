@@ -30,9 +30,17 @@ class TrainConfig:
     num_seeds: int = 1
     """Independent trainings side by side in one program, with seeds `seed`, `seed` + 1, ..."""
     backend: str = "auto"
-    """Executor of the environments: auto, compiled, process or sync."""
+    """Executor of the environments: auto, compiled, native, process, thread or sync."""
+    preprocessing: str | dict[str, Any] | None = None
+    """Of image observations: "atari", or a mapping of options of `kiloworlds.PixelOptions`."""
     num_workers: int | None = None
-    """Worker processes of the process backend; None: one per core."""
+    """Workers of the process and thread backends; None: one per core."""
+    batch_size: int | None = None
+    """How many environments act together; fewer than `num_envs` let each go at its own pace, first
+    finished first served. None: all."""
+    max_staleness: int = 0
+    """Updates by which the policy that acts may be behind the one that learns. 0: stepping and
+    learning take turns; from 1 on the environments go on while the learner learns."""
     step_timeout: float | None = 60.0
     """Seconds after which a worker that does not finish a step is replaced; None: never."""
     max_restarts: int = 10
@@ -55,12 +63,18 @@ class TrainConfig:
         require_number("total_steps", self.total_steps, 1, 2**53, whole=True)
         for name in ("num_envs", "num_seeds"):
             require_number(name, getattr(self, name), 1, whole=True)
-        for name in ("devices", "num_workers"):
+        for name in ("devices", "num_workers", "batch_size"):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), 1, whole=True)
         if self.step_timeout is not None:
             require_number("step_timeout", self.step_timeout, 0.0)
         require_number("max_restarts", self.max_restarts, 0, whole=True)
+        require_number("max_staleness", self.max_staleness, 0, whole=True)
+        if self.batch_size is not None and self.batch_size > self.num_envs:
+            raise InvalidValueError(
+                f"batch_size={self.batch_size} is more than num_envs={self.num_envs}; the nearest "
+                f"valid value is {self.num_envs}."
+            )
         require_number("seed", self.seed, 0, 2**32 - 1 - self.num_seeds, whole=True)
         if not isinstance(self.env_kwargs, dict) or not all(
             isinstance(name, str) for name in self.env_kwargs

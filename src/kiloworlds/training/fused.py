@@ -4,7 +4,7 @@ Letters in shapes: S seeds, T steps per rollout, N environments, U updates.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -248,7 +248,10 @@ class FusedTraining:
         return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], metrics)
 
     backend = "compiled"
-    counters: ClassVar[dict[str, int]] = {}
+
+    def host_metrics(self) -> dict[str, float]:
+        """None: everything happens in one program."""
+        return {}
 
     def close(self) -> None:
         """Nothing to give back."""

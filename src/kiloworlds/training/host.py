@@ -1,25 +1,28 @@
-"""The rollout loop for environments that live outside XLA: any VectorEnv, one seed.
+"""Training on environments that live outside XLA: any VectorEnv, one seed.
 
-Steps the environments on the host, learns in a compiled update. The fused loop's twin: same
+Actors step the environments on the host, a compiled update learns. The fused loop's twin: same
 algorithm, same metrics.
 """
 
+import time
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from jaxtyping import PyTree
 
-from kiloworlds.algorithms.ppo import PPO, PPOState, Rollout
+from kiloworlds.algorithms.ppo import PPO, PPOState
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
 from kiloworlds.core.spaces import from_gymnasium
+from kiloworlds.training.actors import Actors
+from kiloworlds.training.collect import Acting, SteppedCollector, StreamedCollector
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.fused import Episodes, UpdateMetrics
+from kiloworlds.training.fused import UpdateMetrics
+from kiloworlds.training.stopwatch import Stopwatch
 from kiloworlds.vector.base import VectorEnv
-from kiloworlds.vector.process.pool import ProcessExecutor
+from kiloworlds.vector.process.pool import PoolExecutor
 
 
 class HostState(NamedTuple):
@@ -32,6 +35,9 @@ class HostState(NamedTuple):
 
 class HostTraining:
     """Trains on a `VectorEnv` with same-step autoreset.
+
+    With `config.max_staleness` of 0 stepping and learning take turns. From 1 on the environments go
+    on while the learner learns. With `config.batch_size` each environment goes at its own pace.
 
     Args:
         config: the settings; `num_seeds` must be 1.
@@ -56,23 +62,34 @@ class HostTraining:
             from_gymnasium(envs.single_observation_space),
             from_gymnasium(envs.single_action_space),
         )
-        self._act = jax.jit(self._act_and_map)
         self._update = jax.jit(self.algorithm.update)
         self._key = fast_key(config.seed)
-        self._observations: PyTree = None
+        self._stopwatch = Stopwatch()
+        streams = isinstance(envs, PoolExecutor) and envs.batch_size < envs.num_envs
+        self._actors = Actors(
+            (StreamedCollector if streams else SteppedCollector)(
+                envs,  # type: ignore[arg-type]
+                Acting(self.algorithm, self._stopwatch),
+                config.settings.num_steps,
+                lambda update: self._keys(update)[0],
+                self._stopwatch,
+            ),
+            config.max_staleness,
+            config.num_updates,
+            self._stopwatch,
+        )
 
-    def _act_and_map(self, policy, key, observations):
-        raw, outputs = self.algorithm.act(policy, key, observations)
-        log_prob = self.algorithm.log_prob(policy, outputs, raw)
-        return raw, log_prob, self.algorithm.head.to_environment(raw)
+    def _keys(self, update: int) -> jax.Array:
+        """The keys for acting and for learning."""
+        return jax.random.split(jax.random.fold_in(self._key, update))
 
     def init(self) -> HostState:
         """Resets the environments and makes a fresh learner."""
-        self._observations, _ = self._envs.reset(seed=self.config.seed)
         learner_key, self._key = jax.random.split(self._key)
-        return HostState(
-            jax.jit(self.algorithm.init)(learner_key), jnp.zeros(self.config.num_envs), 0
-        )
+        learner = jax.jit(self.algorithm.init)(learner_key)
+        self._actors.start(self.config.seed)
+        self._actors.publish(0, self.algorithm.policy(learner))
+        return HostState(learner, jnp.zeros(self.config.num_envs), 0)
 
     def run(self, state: HostState, count: int) -> tuple[HostState, UpdateMetrics]:
         """Runs `count` updates; see `FusedTraining.run`."""
@@ -83,83 +100,59 @@ class HostTraining:
         return state, jax.tree.map(lambda *leaves: np.stack(leaves)[None], *rows)
 
     def _one_update(self, state: HostState) -> tuple[HostState, UpdateMetrics]:
-        act_key, learn_key = jax.random.split(jax.random.fold_in(self._key, state.updates))
-        rollout, episodes = self._rollout(state, act_key)
+        collected = self._actors.rollout(state.updates)
+        began = time.perf_counter()
         learning_rate = self.config.settings.learning_rate
         if self.config.settings.anneal_learning_rate:
             learning_rate *= 1.0 - state.updates / self.config.num_updates
         learner, return_so_far, metrics = self._update(
-            state.learner, rollout, state.return_so_far, learn_key, jnp.float32(learning_rate)
+            state.learner,
+            collected.rollout,
+            state.return_so_far,
+            self._keys(state.updates)[1],
+            jnp.float32(learning_rate),
         )
-        metrics = {**jax.tree.map(np.asarray, metrics), "learning_rate": np.float32(learning_rate)}
+        metrics = {
+            **jax.tree.map(np.asarray, metrics),
+            "learning_rate": np.float32(learning_rate),
+            "staleness": np.float32(collected.staleness.mean()),
+            "staleness_max": np.float32(collected.staleness.max()),
+        }
+        self._stopwatch.add("network_learns", time.perf_counter() - began)
+        self._actors.publish(state.updates + 1, self.algorithm.policy(learner))
         return HostState(learner, return_so_far, state.updates + 1), UpdateMetrics(
-            episodes, metrics
+            collected.episodes, metrics
         )
-
-    def _rollout(self, state: HostState, key: jax.Array) -> tuple[Rollout, Episodes]:
-        policy = self.algorithm.policy(state.learner)
-        keys = jax.random.split(key, self.config.settings.num_steps)
-        rows, returns, lengths = [], [], []
-        for step_key in keys:
-            observations = self._observations
-            raw, log_prob, actions = self._act(policy, step_key, observations)
-            self._observations, rewards, terminated, truncated, infos = self._envs.step(
-                jax.tree.map(np.asarray, actions)
-            )
-            finished = terminated | truncated
-            rows.append(
-                Rollout(
-                    observations,
-                    raw,
-                    log_prob,
-                    np.asarray(rewards, np.float32),  # type: ignore[arg-type]
-                    terminated,
-                    finished,
-                    self._next_observations(finished, infos),
-                    ~infos.get("lost", np.zeros_like(finished)),
-                )
-            )
-            if "episode" in infos:  # none for an episode that was lost
-                ended = infos["_episode"]
-                returns.extend(infos["episode"]["r"][ended])
-                lengths.extend(infos["episode"]["l"][ended])
-        rollout = jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *rows)
-        episodes = Episodes(
-            np.float32(len(returns)), np.float32(sum(returns)), np.float32(sum(lengths))
-        )
-        return rollout, episodes
-
-    def _next_observations(self, finished: np.ndarray, infos: dict) -> PyTree:
-        """What the step led to: the final observation where an episode ended."""
-        if not finished.any():
-            return self._observations
-        observations = jax.tree.map(np.copy, self._observations)
-        for index in np.nonzero(finished)[0]:
-            final = infos["final_obs"][index]
-
-            def put(batch, value, index=index):
-                batch[index] = value
-
-            jax.tree.map(put, observations, final)
-        return observations
 
     @property
     def backend(self) -> str:
         """The executor of the environments."""
         return self._envs.backend
 
-    @property
-    def counters(self) -> dict[str, int]:
-        """What the environments' executor has counted so far, for the metrics."""
-        if not isinstance(self._envs, ProcessExecutor):
-            return {}
-        return {
-            "environments/lost": self._envs.lost_episodes,
-            "environments/restarts": self._envs.restarts,
+    def host_metrics(self) -> dict[str, float]:
+        """Shares of the time since the last call, and what the executor has counted so far."""
+        shares = self._stopwatch.shares()
+        metrics: dict[str, float] = {
+            "time/learner_waits": shares.get("learner_waits", 0.0),
+            "time/environments_wait": 1.0 - shares.get("environments_step", 0.0),
+            "time/network_acts": shares.get("network_acts", 0.0),
+            "time/network_learns": shares.get("network_learns", 0.0),
         }
+        metrics = {name: round(float(np.clip(share, 0, 1)), 4) for name, share in metrics.items()}
+        if isinstance(self._envs, PoolExecutor):
+            slowest, share = self._envs.slowest()
+            metrics |= {
+                "environments/lost": self._envs.lost_episodes,
+                "environments/restarts": self._envs.restarts,
+                "environments/quarantined": self._envs.num_quarantined,
+                "environments/slowest": slowest,
+                "environments/share_slowest": round(share, 4),
+            }
+        return metrics
 
     def close(self) -> None:
-        """Closes the environments."""
+        """Ends the actors and closes the environments."""
+        self._actors.close()
         self._envs.close()
 
     def learner(self, state: HostState) -> PPOState:

@@ -29,6 +29,7 @@ from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, KiloworldsError
 from kiloworlds.core.registry import is_batched
 from kiloworlds.core.spaces import Space, from_gymnasium
+from kiloworlds.core.user_code import is_imported
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.policy import Policy
 
@@ -327,7 +328,7 @@ _NEEDED = ("algorithm", "env_id", "env_kwargs", "num_envs", "backend")
 def _check_imported(env_id: str) -> None:
     """Loading a run runs no code: of "module:id", only the user imports the module."""
     module = env_id.rpartition(":")[0]
-    if module and module not in sys.modules:
+    if module and not is_imported(module):
         raise InvalidValueError(
             f"the run's environment {env_id!r} is defined in module {module!r}, and loading a run "
             f"imports nothing by itself: import {module} first (in Python), or give "

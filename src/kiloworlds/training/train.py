@@ -96,9 +96,10 @@ def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
         return FusedTraining(config, spec.build(**config.env_kwargs), reference)
     backend = host_backend(config.num_envs) if config.backend == "auto" else config.backend
     pool_options: dict[str, Any] = {}
-    if backend == "process":  # a fault costs an episode, not the training
+    if backend in ("process", "thread"):  # a fault costs an episode, not the training
         pool_options = {
             "num_workers": config.num_workers,
+            "batch_size": config.batch_size,
             "step_timeout": config.step_timeout,
             "max_restarts": config.max_restarts,
             "on_error": "restart",
@@ -107,6 +108,7 @@ def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
         config.env_id,
         config.num_envs,
         backend=backend,  # type: ignore[arg-type]
+        preprocessing=config.preprocessing,  # type: ignore[arg-type]
         **pool_options,
         **config.env_kwargs,
     )
@@ -152,7 +154,7 @@ def train_config(
                 began = time.perf_counter()
                 state, metrics = training.run(state, count)  # type: ignore[arg-type]
                 compiling, done = done == 0, done + count
-                row = report.row(done, metrics, compiling) | training.counters
+                row = report.row(done, metrics, compiling) | training.host_metrics()
                 writer.write(row)
                 if on_metrics is not None:
                     on_metrics(row)

@@ -1,0 +1,229 @@
+"""Collecting rollouts from environments that live outside XLA.
+
+Letters in shapes: T steps of a rollout, N environments, B environments that act together.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from kiloworlds.algorithms.ppo import PPO, PolicyNetwork
+from kiloworlds.training.policy_board import PolicyBoard
+from kiloworlds.training.rollout_buffer import Collected, RolloutBuffer
+from kiloworlds.training.stopwatch import Stopwatch
+from kiloworlds.vector.base import VectorEnv
+from kiloworlds.vector.process.pool import PoolExecutor
+
+
+class Collector(Protocol):
+    """Collects one rollout after the other."""
+
+    def start(self, seed: int) -> None:
+        """Resets the environments."""
+
+    def collect(self, update: int, board: PolicyBoard, max_staleness: int) -> Collected:
+        """The rollout that update number `update` learns from.
+
+        No step is taken with a policy that more than `max_staleness` updates will then separate from
+        the one that learns.
+        """
+        ...
+
+
+class Acting:
+    """The compiled function that draws actions.
+
+    Args:
+        algorithm: whose policy acts.
+        stopwatch: what measures how long that takes.
+    """
+
+    def __init__(self, algorithm: PPO, stopwatch: Stopwatch):
+        self._algorithm, self._stopwatch = algorithm, stopwatch
+        self._act = jax.jit(self._act_and_map)
+
+    def _act_and_map(self, policy, key, observations):
+        raw, outputs = self._algorithm.act(policy, key, observations)
+        log_prob = self._algorithm.log_prob(policy, outputs, raw)
+        return raw, log_prob, self._algorithm.head.to_environment(raw)
+
+    def __call__(
+        self, policy: PolicyNetwork, key: jax.Array, observations: PyTree
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Raw actions, their log-probabilities, and the actions for the environments, all `[B, ...]`."""
+        began = time.perf_counter()
+        drawn = jax.tree.map(np.asarray, self._act(policy, key, observations))
+        self._stopwatch.add("network_acts", time.perf_counter() - began)
+        return drawn
+
+
+class SteppedCollector:
+    """Steps all environments together.
+
+    Args:
+        envs: with same-step autoreset.
+        acting: draws actions.
+        num_steps: T.
+        key: of all randomness in acting.
+        stopwatch: what measures how long environments step.
+    """
+
+    def __init__(
+        self,
+        envs: VectorEnv,
+        acting: Acting,
+        num_steps: int,
+        key: Callable[[int], jax.Array],
+        stopwatch: Stopwatch,
+    ):
+        self._envs, self._acting, self._num_steps = envs, acting, num_steps
+        self._key, self._stopwatch = key, stopwatch
+        self._observations: PyTree = None
+
+    def start(self, seed: int) -> None:
+        self._observations, _ = self._envs.reset(seed=seed)
+
+    def collect(self, update: int, board: PolicyBoard, max_staleness: int) -> Collected:
+        buffer = RolloutBuffer(self._num_steps, self._envs.num_envs)
+        version, policy = board.newest(update - max_staleness)
+        everyone = slice(None)
+        for step, key in enumerate(jax.random.split(self._key(update), self._num_steps)):
+            raw, log_prob, actions = self._acting(policy, key, self._observations)
+            buffer.put_action(step, everyone, self._observations, raw, log_prob, version)
+            began = time.perf_counter()
+            result = self._envs.step(actions)
+            self._stopwatch.add("environments_step", time.perf_counter() - began)
+            self._observations = result[0]
+            buffer.put_result(step, everyone, result)
+        return buffer.finish(update)
+
+
+class StreamedCollector:
+    """Lets each environment go at its own pace, by `send` and `recv` of `batch_size` results.
+
+    A fast environment goes on into the next rollout as far as `max_staleness` allows; a rollout is
+    finished when the slowest has taken its steps.
+
+    Args:
+        envs: a pool with same-step autoreset.
+        acting, num_steps, key, stopwatch: see `SteppedCollector`.
+    """
+
+    def __init__(
+        self,
+        envs: PoolExecutor,
+        acting: Acting,
+        num_steps: int,
+        key: Callable[[int], jax.Array],
+        stopwatch: Stopwatch,
+    ):
+        self._envs, self._acting, self._num_steps = envs, acting, num_steps
+        self._key, self._stopwatch = key, stopwatch
+        self._buffers: dict[int, RolloutBuffer] = {}
+        count = envs.num_envs
+        self._steps = np.zeros(count, int)  # taken so far, over all rollouts
+        self._acted = np.zeros(count, bool)  # and wait for the result
+        self._waiting: list[int] = []  # that have an observation and may act
+        self._observations: PyTree = None  # the newest of each, [N, ...]
+        self._calls = 0
+        self._looked_at = 0.0
+
+    def start(self, seed: int) -> None:
+        self._envs.async_reset(seed=seed)
+        self._looked_at = time.perf_counter()
+
+    def collect(self, update: int, board: PolicyBoard, max_staleness: int) -> Collected:
+        while self._buffer(update).missing:
+            self._act(board, max_staleness)
+            self._receive()
+        return self._buffers.pop(update).finish(update)
+
+    def _buffer(self, update: int) -> RolloutBuffer:
+        if update not in self._buffers:
+            self._buffers[update] = RolloutBuffer(self._num_steps, self._envs.num_envs)
+        return self._buffers[update]
+
+    def _act(self, board: PolicyBoard, max_staleness: int) -> None:
+        """Sends those off that wait, and whose rollout the newest policy is fresh enough for."""
+        while self._waiting:
+            updates = self._steps[self._waiting] // self._num_steps
+            rows = [
+                row
+                for row, update in zip(self._waiting, updates.tolist(), strict=True)
+                if board.has(update - max_staleness)
+            ][: self._envs.batch_size]
+            if rows:
+                self._send(np.array(rows), *board.newest(0))
+            elif self._in_flight:
+                return
+            else:  # all environments wait for the learner
+                board.newest(int(updates.min()) - max_staleness)
+
+    def _send(self, rows: np.ndarray, version: int, policy: PolicyNetwork) -> None:
+        """Draws actions for the environments `rows` and sends them off."""
+        # Always as many, so that one compiled program serves.
+        padded = np.resize(rows, self._envs.batch_size)
+        key = jax.random.fold_in(self._key(0), self._calls)
+        self._calls += 1
+        drawn = self._acting(policy, key, _take(self._observations, padded))
+        raw, log_prob, actions = _take(drawn, slice(len(rows)))
+        updates, steps = np.divmod(self._steps[rows], self._num_steps)
+        for update in np.unique(updates).tolist():
+            mine = updates == update
+            self._buffer(update).put_action(
+                steps[mine],
+                rows[mine],
+                _take(self._observations, rows[mine]),
+                raw[mine],
+                log_prob[mine],
+                version,
+            )
+        sent = set(rows.tolist())
+        self._waiting = [row for row in self._waiting if row not in sent]
+        self._look()
+        self._envs.send(actions, rows)
+        self._acted[rows] = True
+
+    @property
+    def _in_flight(self) -> int:
+        return self._envs.num_envs - len(self._waiting)
+
+    def _look(self) -> None:
+        """Counts the environments' time since the last look."""
+        now = time.perf_counter()
+        busy = self._in_flight / self._envs.num_envs
+        self._stopwatch.add("environments_step", busy * (now - self._looked_at))
+        self._looked_at = now
+
+    def _receive(self) -> None:
+        result = self._envs.recv(min(self._envs.batch_size, self._in_flight))
+        self._look()
+        observations, infos = result[0], result[4]
+        rows = infos["env_id"]
+        if self._observations is None:
+            self._observations = jax.tree.map(
+                lambda leaf: np.zeros((self._envs.num_envs, *leaf.shape[1:]), leaf.dtype),
+                observations,
+            )
+
+        def put(array: np.ndarray, leaf: np.ndarray) -> None:
+            array[rows] = leaf
+
+        jax.tree.map(put, self._observations, observations)
+        acted = self._acted[rows]
+        updates, steps = np.divmod(self._steps[rows], self._num_steps)
+        for update in np.unique(updates[acted]).tolist():
+            mine = acted & (updates == update)
+            self._buffer(update).put_result(steps[mine], rows[mine], _take(result, mine))
+        self._steps[rows[acted]] += 1
+        self._acted[rows] = False
+        self._waiting.extend(rows.tolist())
+
+
+def _take(tree: PyTree, index: Any) -> PyTree:
+    """The part of all arrays that `index` selects on their first axis."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
