@@ -8,6 +8,7 @@ import numpy as np
 
 from kiloworlds.algorithms.ppo import PPOConfig, require_number
 from kiloworlds.core.errors import InvalidValueError, unknown_name
+from kiloworlds.vector.pixels import pixel_options
 
 ALGORITHMS: dict[str, type] = {"ppo": PPOConfig}
 
@@ -45,6 +46,9 @@ class TrainConfig:
     """Seconds after which a worker that does not finish a step is replaced; None: never."""
     max_restarts: int = 10
     """Restarts of failed environments and workers allowed in ten minutes before training ends."""
+    on_nonfinite: str = "mask"
+    """What to do about NaN or Inf from an environment of the process and thread backends: mask, raise,
+    quarantine or ignore."""
     devices: int | None = None
     """Devices the seeds (or, for one seed, the environments) are spread over; None: as many as leave
     the result as it is."""
@@ -63,6 +67,8 @@ class TrainConfig:
         require_number("total_steps", self.total_steps, 1, 2**53, whole=True)
         for name in ("num_envs", "num_seeds"):
             require_number(name, getattr(self, name), 1, whole=True)
+        if self.preprocessing is not None:
+            pixel_options(self.preprocessing)
         for name in ("devices", "num_workers", "batch_size"):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), 1, whole=True)

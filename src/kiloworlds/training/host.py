@@ -126,8 +126,9 @@ class HostTraining:
 
     @property
     def backend(self) -> str:
-        """The executor of the environments."""
-        return self._envs.backend
+        """The executor of the environments, with the engine where it is native."""
+        engine = getattr(self._envs, "engine", None)
+        return f"{self._envs.backend}:{engine}" if engine else self._envs.backend
 
     def host_metrics(self) -> dict[str, float]:
         """Shares of the time since the last call, and what the executor has counted so far."""

@@ -48,7 +48,8 @@ def configure_devices(config: TrainConfig) -> None:
     wanted = min(config.devices or _largest_divisor(config.num_seeds, cores), cores)
     if config.devices is None and wanted == 1 and _splits_networks(config):
         wanted = min(2, cores)
-    small = max(config.settings.hidden_sizes, default=0) <= _SMALL_LAYER
+    convolves = config.preprocessing is not None or config.settings.network == "cnn"
+    small = not convolves and max(config.settings.hidden_sizes, default=0) <= _SMALL_LAYER
     configure(cpu_devices=wanted, threads_per_device=1 if small else max(1, cores // wanted))
 
 

@@ -32,6 +32,7 @@ from kiloworlds.core.spaces import Space, from_gymnasium
 from kiloworlds.core.user_code import is_imported
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.policy import Policy
+from kiloworlds.vector.pixels import pixel_options
 
 FORMAT_VERSION = 1
 
@@ -281,12 +282,19 @@ class Run:
         return self._policy
 
     def make_envs(self, num_envs: int, **options: Any):
-        """Environments like those it was trained in; see `kiloworlds.make`."""
+        """Environments like those it was trained in, with the game's own rewards and episodes where
+        training saw others; see `kiloworlds.make`."""
         from kiloworlds.vector.make import make
 
         _check_imported(self.config["env_id"])
         parameters = _parameters_for(num_envs, self.config["env_kwargs"], self.config["num_envs"])
-        arguments = {"backend": self.config["backend"], **parameters, **options}
+        pixels = self.config.get("preprocessing")
+        arguments = {
+            "backend": self.config["backend"],
+            "preprocessing": None if pixels is None else pixel_options(pixels).for_evaluation(),
+            **parameters,
+            **options,
+        }
         return make(self.config["env_id"], num_envs, **arguments)
 
     def evaluate(
@@ -343,7 +351,13 @@ def _load_policy(path: Path, config: TrainConfig) -> Policy:
 
     _check_imported(config.env_id)
     parameters = _parameters_for(1, config.env_kwargs, config.num_envs)
-    envs = make(config.env_id, 1, backend=config.backend, **parameters)  # type: ignore[arg-type]
+    envs = make(
+        config.env_id,
+        1,
+        backend=config.backend,  # type: ignore[arg-type]
+        preprocessing=config.preprocessing,  # type: ignore[arg-type]
+        **parameters,
+    )
     observation_space: Space = from_gymnasium(envs.single_observation_space)
     action_space: Space = from_gymnasium(envs.single_action_space)
     envs.close()

@@ -27,7 +27,7 @@ from kiloworlds.training.run import (
     save_checkpoint,
     write_environment,
 )
-from kiloworlds.vector.make import host_backend, make
+from kiloworlds.vector.make import host_backend, make, native_engine
 
 WINDOW = 100
 """Episodes over which `rollout/ep_rew_mean` is taken."""
@@ -94,25 +94,36 @@ def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
     if spec is not None and config.backend in ("auto", "compiled"):
         reference = spec.build_reference(**config.env_kwargs)
         return FusedTraining(config, spec.build(**config.env_kwargs), reference)
-    backend = host_backend(config.num_envs) if config.backend == "auto" else config.backend
-    pool_options: dict[str, Any] = {}
+    backend = _host_backend(config) if config.backend == "auto" else config.backend
+    options: dict[str, Any] = {}
     if backend in ("process", "thread"):  # a fault costs an episode, not the training
-        pool_options = {
+        options = {
             "num_workers": config.num_workers,
             "batch_size": config.batch_size,
             "step_timeout": config.step_timeout,
             "max_restarts": config.max_restarts,
             "on_error": "restart",
+            "on_nonfinite": config.on_nonfinite,
         }
+    elif backend == "native":
+        options = {"num_workers": config.num_workers}
     envs = make(
         config.env_id,
         config.num_envs,
         backend=backend,  # type: ignore[arg-type]
         preprocessing=config.preprocessing,  # type: ignore[arg-type]
-        **pool_options,
+        **options,
         **config.env_kwargs,
     )
     return HostTraining(config, envs)
+
+
+def _host_backend(config: TrainConfig) -> str:
+    """The fastest executor for an environment that is not compiled."""
+    asks_for_pool = config.batch_size is not None  # each environment at its own pace
+    if not asks_for_pool and native_engine(config.env_id, config.preprocessing, config.env_kwargs):
+        return "native"
+    return "process" if asks_for_pool else host_backend(config.num_envs)
 
 
 def _check_env_kwargs(env_kwargs: dict[str, Any]) -> None:

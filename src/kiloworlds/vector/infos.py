@@ -56,6 +56,14 @@ class EpisodeStatistics:
         return episode_infos(finished, self.returns[rows], self.lengths[rows], seconds)
 
 
+def own_episodes(infos: dict[str, Any]) -> dict[str, Any]:
+    """The entries "episode" and its mask that environments report themselves, wherever the autoreset
+    mode puts them; none if no episode ended."""
+    where = infos.get("final_info", {})
+    where = where if "episode" in where else infos
+    return {key: where[key] for key in ("episode", "_episode") if key in where}
+
+
 def merge_infos(infos: dict[str, Any], info: dict[str, Any], position: int, size: int) -> None:
     """Adds one environment's info to batched infos, in place, as gymnasium.vector does.
 

@@ -1,5 +1,6 @@
 """`kiloworlds.make`: from an id to many running environments."""
 
+import copy
 import functools
 import importlib
 import importlib.util
@@ -153,7 +154,7 @@ def make(
     _refuse_compiled_options(request)
     if isinstance(env, str) and env.startswith(PETTINGZOO_PREFIX):
         return _make_pettingzoo(request, pettingzoo_factory(env, **env_kwargs))
-    make_env = _gymnasium_factory(env, env_kwargs)
+    make_env = gymnasium_factory(env, env_kwargs)
     native = _choose_native(request)
     if native is not None:
         return _make_native(request, *native)
@@ -175,6 +176,15 @@ class _Request:
     compiled: dict[str, Any]
     pool: dict[str, Any]
     env_kwargs: dict[str, Any]
+
+
+def native_engine(
+    env_id: str, preprocessing: Any = None, env_kwargs: dict[str, Any] | None = None
+) -> str | None:
+    """The native engine that "auto" takes for environments with same-step autoreset; None for none."""
+    pixels = None if preprocessing is None else pixel_options(preprocessing)
+    engine = find_engine(Wanted(env_id, env_kwargs or {}, pixels))
+    return None if engine is None else engine.name
 
 
 def host_backend(num_envs: int) -> Literal["process", "sync"]:
@@ -336,24 +346,29 @@ def _make_pettingzoo(request: _Request, make_env: Any) -> VectorEnv:
 
 def _make_on_host(request: _Request, make_env: Any) -> VectorEnv:
     pixels = request.pixels
-    if pixels is not None and isinstance(make_env, Sequence):
-        make_env = [preprocess(function, pixels) for function in make_env]
-    elif pixels is not None:
-        make_env = preprocess(make_env, pixels)
+    common: dict[str, Any] = request.common
+    if pixels is not None:
+        several = isinstance(make_env, Sequence)
+        functions = [
+            preprocess(function, pixels) for function in (make_env if several else [make_env])
+        ]
+        make_env = functions if several else functions[0]
+        if pixels.hides_episodes and common["episode_statistics"]:
+            common = common | {"episode_statistics": "environment"}
     backend, num_envs = request.backend, request.num_envs
     if backend == "auto":
         backend = "process" if request.pool else host_backend(num_envs)
     if backend == "process":
-        return ProcessExecutor(make_env, num_envs, **request.common, **request.pool)
+        return ProcessExecutor(make_env, num_envs, **common, **request.pool)
     if backend == "thread":
         from kiloworlds.vector.thread import ThreadExecutor
 
-        return ThreadExecutor(make_env, num_envs, **request.common, **request.pool)
+        return ThreadExecutor(make_env, num_envs, **common, **request.pool)
     _refuse_pool_options(request, "sync")
-    return SyncExecutor(make_env, num_envs, **request.common)
+    return SyncExecutor(make_env, num_envs, **common)
 
 
-def _gymnasium_factory(env: Any, env_kwargs: dict[str, Any]) -> Any:
+def gymnasium_factory(env: Any, env_kwargs: dict[str, Any]) -> Any:
     """The function that builds one environment, or the given functions, one per environment."""
     if not isinstance(env, str):
         functions = [env] if callable(env) else env
@@ -385,7 +400,9 @@ def _gymnasium_factory(env: Any, env_kwargs: dict[str, Any]) -> Any:
         )
 
     # The spec, not the id: an id that this process registered is unknown in a worker.
-    spec = gymnasium.registry[name]
+    # Workers check order and what environments give themselves, so they need no wrappers for it.
+    spec = copy.copy(gymnasium.registry[name])
+    spec.order_enforce, spec.disable_env_checker = False, True
 
     def build() -> gymnasium.Env:
         try:

@@ -4,7 +4,7 @@ The correct baseline against which parallel executors are held.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -18,7 +18,7 @@ from kiloworlds.vector.base import (
     make_env_list,
     parse_autoreset_mode,
 )
-from kiloworlds.vector.infos import EpisodeStatistics
+from kiloworlds.vector.infos import EpisodeStatistics, own_episodes
 
 
 class SyncExecutor(VectorEnv):
@@ -32,7 +32,8 @@ class SyncExecutor(VectorEnv):
         num_envs: how many.
         seed: the seed of the first `reset` where that gives none.
         autoreset_mode: see `gymnasium.vector.AutoresetMode`.
-        episode_statistics: see `CompiledVectorEnv`.
+        episode_statistics: whether infos report "episode" at each end; "environment" takes what the
+            environments report themselves, such as whole games whose parts are episodes.
     """
 
     backend = "sync"
@@ -44,7 +45,7 @@ class SyncExecutor(VectorEnv):
         *,
         seed: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        episode_statistics: bool = True,
+        episode_statistics: bool | Literal["environment"] = True,
     ):
         num_envs = check_num_envs(num_envs)
         mode = parse_autoreset_mode(autoreset_mode)
@@ -110,7 +111,9 @@ class SyncExecutor(VectorEnv):
         self._episodes.returns += rewards
         self._episodes.lengths += ~only_reset
         self._finished = terminated | truncated
-        if self._finished.any() and self._reports_episodes:
+        if self._reports_episodes == "environment":
+            infos |= own_episodes(infos)
+        elif self._finished.any() and self._reports_episodes:
             self._add_statistics(infos)
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             self._episodes.begin(self._finished)
@@ -120,7 +123,7 @@ class SyncExecutor(VectorEnv):
         if "episode" in infos:
             raise InvalidValueError(
                 "the environment already reports info['episode']; make it with "
-                "episode_statistics=False."
+                "episode_statistics='environment', or False."
             )
         infos |= self._episodes.infos(self._finished)
 

@@ -1,5 +1,6 @@
 import functools
 import os
+import threading
 import time
 
 import gymnasium
@@ -200,6 +201,30 @@ def test_calls_and_attributes(pool):
     assert envs.step(np.zeros(3, int))[2].tolist() == [True, False, False]
     with pytest.raises(EnvironmentFailedError, match=r"environment 0 failed in call.*'dubble'"):
         envs.call("dubble")
+
+
+def test_an_asynchronous_episode_is_as_long_as_its_steps(pool):
+    envs = pool(functools.partial(CountingEnv, length=3), 2)
+    envs.async_reset(seed=0)
+    lengths = []
+    for _ in range(7):
+        *_, infos = envs.recv()
+        if "episode" in infos:
+            lengths += infos["episode"]["l"].tolist()
+        envs.send(np.ones(2, int), infos["env_id"])
+    assert lengths == [3, 3, 3, 3]
+
+
+def test_a_spec_that_cannot_be_pickled_is_left_out():
+    def make():
+        env = gymnasium.make("CartPole-v1")
+        env.unwrapped.spec.kwargs["lock"] = threading.Lock()
+        return gymnasium.wrappers.TransformReward(env, lambda reward: 2 * reward)
+
+    envs = ProcessExecutor(make, 2)
+    envs.reset(seed=0)
+    assert envs.step(np.ones(2, int))[1].tolist() == [2.0, 2.0]
+    envs.close()
 
 
 def test_rendering(pool):

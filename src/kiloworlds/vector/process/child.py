@@ -67,6 +67,9 @@ class ProcessWorker(WorkerHandle):
         with contextlib.suppress(OSError):  # it has ended already, which its end tells better
             if core is not None:
                 os.sched_setaffinity(self.process.pid, {core})
+            # A batch process does not interrupt who wakes it. Else the first worker that is given
+            # work takes the pool's core, and the others get theirs when it has finished.
+            os.sched_setscheduler(self.process.pid, os.SCHED_BATCH, os.sched_param(0))
             self.control.send(sys.path)
             self.control.send_bytes(pickled)
 

@@ -7,7 +7,7 @@ import time
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -56,7 +56,8 @@ class PoolExecutor(VectorEnv):
             first finished first.
         seed: the seed of the first `reset` where that gives none.
         autoreset_mode: see `gymnasium.vector.AutoresetMode`.
-        episode_statistics: see `CompiledVectorEnv`.
+        episode_statistics: whether infos report "episode" at each end; "environment" takes what the
+            environments report themselves, such as whole games whose parts are episodes.
         copy: whether `step` and `reset` return observations of their own. False saves the copy: they
             are then views of shared memory, overwritten by the second next step. `recv` always
             returns its own.
@@ -86,7 +87,7 @@ class PoolExecutor(VectorEnv):
         ordered: bool = False,
         seed: int | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        episode_statistics: bool = True,
+        episode_statistics: bool | Literal["environment"] = True,
         copy: bool = True,
         step_timeout: float | None = 60.0,
         start_timeout: float | None = 120.0,
@@ -252,7 +253,7 @@ class PoolExecutor(VectorEnv):
         self._check_nothing_pending("async_reset")
         seeds = self._seeds(seed)
         self._was_reset = True
-        self._results.begin(slice(None))
+        self._results.begin(slice(None), to_come=True)
         self._results.turn()
         self._supervisor.ask_for_resets(self._all, seeds, None)
         if self._ordered:

@@ -171,6 +171,8 @@ def info_arrays(info: NewInfo, count: int, memory: np.ndarray) -> tuple[np.ndarr
 
 
 _ROW_BITS = 24
+NEXT_MARK = 1 << _ROW_BITS
+"""Added to a progress mark, it counts one more."""
 
 
 def progress_mark(count: int, row: int) -> int:

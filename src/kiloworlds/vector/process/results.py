@@ -1,14 +1,16 @@
 """From the shared memory of a pool to what `step` and `recv` return."""
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from kiloworlds.vector.infos import EpisodeStatistics, merge_infos
+from kiloworlds.vector.infos import EpisodeStatistics, merge_infos, own_episodes
 from kiloworlds.vector.process.supervisor import Supervisor
 
 ALL_ROWS = slice(None)
+_NOBODY = np.zeros(0, int)
 
 
 class Results:
@@ -17,14 +19,20 @@ class Results:
     Args:
         supervisor: of workers that are ready.
         mode: of autoreset.
-        reports_episodes: whether infos report "episode" at each end.
+        reports_episodes: whether infos report "episode" at each end; "environment" for those that
+            the environments report themselves.
 
     Attributes:
         finished: boolean `[N]`, whose last answer ended an episode.
         episodes: statistics of the running ones.
     """
 
-    def __init__(self, supervisor: Supervisor, mode: AutoresetMode, reports_episodes: bool):
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        mode: AutoresetMode,
+        reports_episodes: bool | Literal["environment"],
+    ):
         self._supervisor, self._mode, self._reports_episodes = supervisor, mode, reports_episodes
         memory, layout = supervisor.memory, supervisor.layout
         self._num_envs = layout.num_envs
@@ -48,6 +56,7 @@ class Results:
         self._parity = memory["parity"]
         self._loose_observations: list[Any] = [None] * self._num_envs
         self.finished = np.zeros(self._num_envs, bool)
+        self._starting = np.zeros(self._num_envs, bool)
         self.episodes = EpisodeStatistics(self._num_envs)
 
     # Observations.
@@ -109,31 +118,27 @@ class Results:
 
     # Rewards, flags, infos.
 
-    def begin(self, rows: Any) -> None:
-        """New episodes of `rows` have begun by a reset."""
+    def begin(self, rows: Any, to_come: bool = False) -> None:
+        """New episodes of `rows` have begun by a reset, whose answer is to be collected if it is
+        `to_come`."""
         self.finished[rows] = False
+        self._starting[rows] = to_come
         self.episodes.begin(rows)
 
     def find_nonfinite(self, rows: np.ndarray | None) -> tuple[np.ndarray, str]:
         """Which of the environments `rows` (None: all) answered with NaN or Inf, and in what."""
-        index: Any = ALL_ROWS if rows is None else rows
-        with np.errstate(all="ignore"):
-            if not np.isfinite(np.add.reduce(self._rewards[index])):
-                bad = np.nonzero(~np.isfinite(self._rewards[index]))[0]
-                if len(bad):
-                    return (bad if rows is None else rows[bad]), "its reward"
-            for position in self._float_positions:
-                if rows is None:
-                    array = self._observation_arrays[self._align()][position]
-                else:
-                    array = self._gathered(rows)[position]
-                # One pass over the numbers; only an overflow or a culprit needs the second.
-                if np.isfinite(np.add.reduce(array, axis=None)):
-                    continue
-                bad = np.nonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0]
-                if len(bad):
-                    return (bad if rows is None else rows[bad]), "its observation"
-        return np.zeros(0, int), ""
+        parts = [(self._rewards if rows is None else self._rewards[rows], "its reward")]
+        if self._float_positions:
+            side = self._observation_arrays[self._align()] if rows is None else self._gathered(rows)
+            parts += [(side[position], "its observation") for position in self._float_positions]
+        for array, what in parts:
+            # One pass over the numbers; only an overflow or a culprit needs the second.
+            if math.isfinite(np.vdot(array, array).real):
+                continue
+            bad = np.nonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0]
+            if len(bad):
+                return (bad if rows is None else rows[bad]), what
+        return _NOBODY, ""
 
     def slowest(self) -> tuple[int, float]:
         """The environment that took the longest since the last call, and its share of the time of
@@ -173,7 +178,8 @@ class Results:
             episodes.begin(rows[was_over])
             episodes.lengths[index] += ~was_over
         else:
-            episodes.lengths[index] += 1
+            episodes.lengths[index] += ~self._starting[index]
+        self._starting[index] = False
         infos: dict[str, Any] = {}
         self.add_infos(infos, rows, self._all[: len(rows)], len(rows))
         lost = None
@@ -186,10 +192,12 @@ class Results:
             if counted.any():
                 if self._mode == AutoresetMode.SAME_STEP:
                     self._add_finals(infos, rows, counted)
-                if self._reports_episodes:
+                if self._reports_episodes is True:
                     infos |= episodes.infos(counted, index)
             if self._mode == AutoresetMode.SAME_STEP:
                 episodes.begin(rows[finished])
+        if self._reports_episodes == "environment":
+            infos |= own_episodes(infos)
         if lost is not None and lost.any():
             self._add_lost(infos, rows, lost)
         self.finished[index] = finished
@@ -202,15 +210,18 @@ class Results:
         size = len(rows)
         finals = np.full(size, None, dtype=object)
         final_infos: dict[str, Any] = {}
-        for position in np.nonzero(ended)[0].tolist():
-            row = int(rows[position])
-            extras = self._supervisor.finals.pop(row, None)
-            if self._codec is not None:
-                finals[position] = self._codec.value(self._final_arrays, row)
-            elif extras is not None:
-                finals[position] = extras.final_observation
+        positions = np.nonzero(ended)[0]
+        if self._codec is not None:
+            values = self._codec.values(self._final_arrays, rows[positions])
+            for position, value in zip(positions.tolist(), values, strict=True):
+                finals[position] = value
+        carried = self._supervisor.finals
+        for position in positions.tolist() if carried else ():
+            extras = carried.pop(int(rows[position]), None)
             if extras is not None:
                 merge_infos(final_infos, extras.final_infos or {}, position, size)
+                if self._codec is None:
+                    finals[position] = extras.final_observation
         infos["final_obs"], infos["_final_obs"] = finals, ended.copy()
         infos["final_info"], infos["_final_info"] = final_infos, ended.copy()
 

@@ -6,6 +6,7 @@ guard.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import functools
 import os
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+import cloudpickle
 import gymnasium
 import numpy as np
 
@@ -31,6 +33,7 @@ from kiloworlds.vector.process.protocol import (
     IDLE,
     MAX_INFO_COLUMNS,
     MESSAGE,
+    NEXT_MARK,
     RESETTING,
     STEPPING,
     progress_mark,
@@ -84,7 +87,7 @@ class Worker:
             except Exception as error:
                 self._control.send(self._failure(index, error))
                 return
-        self._control.send(self._ready())
+        self._send_ready()
         with contextlib.suppress(EOFError):  # the pool has gone
             attach: protocol.Attach = self._control.recv()
             memory = SharedArrays(attach.layout.specs(), receive_descriptor(self._control))
@@ -95,15 +98,20 @@ class Worker:
         for env in self._envs:
             env.close()
 
-    def _ready(self) -> protocol.Ready:
+    def _send_ready(self) -> None:
         first = self._envs[0]
-        return protocol.Ready(
+        ready = protocol.Ready(
             first.observation_space,
             first.action_space,
             {key: value for key, value in first.metadata.items() if key != "autoreset_mode"},
             first.render_mode,
             first.spec,
         )
+        try:
+            pickled = cloudpickle.dumps(ready)
+        except Exception:  # wrappers put anything into a spec, which nobody needs to step
+            pickled = cloudpickle.dumps(dataclasses.replace(ready, spec=None))
+        self._control.send_bytes(pickled)
 
     def _build(self, index: int) -> gymnasium.Env:
         env = self._setup.make_envs[index]()
@@ -195,7 +203,9 @@ class Worker:
             Whether all succeeded. A failure is its own answer.
         """
         actions = self._actions(indices)
-        progress, first = self._progress, self._rows.start
+        rows = self._rows if isinstance(indices, range) else [self._rows[i] for i in indices]
+        progress, mark = self._progress, progress_mark(self._begun, 0)
+        self._begun += len(indices)
         steps, columns_of, is_loose = self._steps, self._columns_of, self._observation_codec is None
         parity, write_observation = self._parity, self._write_observation
         rewards, all_terminated, all_truncated = self._rewards, self._terminated, self._truncated
@@ -203,10 +213,9 @@ class Worker:
         self._phase = "step"
         succeeded = True
         clock = self._clock()
-        for index, action in zip(indices, actions, strict=True):
-            row = first + index
-            self._begun += 1
-            progress[0] = progress_mark(self._begun, row)
+        for index, row, action in zip(indices, rows, actions, strict=True):
+            mark += NEXT_MARK
+            progress[0] = mark + row
             try:
                 began = clock and clock()
                 observation, reward, terminated, truncated, info = steps[index](action)

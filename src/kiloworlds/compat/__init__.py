@@ -1,0 +1,1 @@
+"""kiloworlds behind the interfaces of other libraries: Stable-Baselines3, EnvPool, Gymnasium."""
