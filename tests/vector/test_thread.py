@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pool_envs import CountingEnv
 
+from kiloworlds.core.errors import WrongCallError
 from kiloworlds.vector.faults import RestartBudgetError
 from kiloworlds.vector.thread import ThreadExecutor
 
@@ -65,3 +66,19 @@ def test_a_thread_that_hangs_is_an_error_that_says_what_helps():
     with pytest.raises(RestartBudgetError, match=r"environment 0 gave no answer.*'process' can"):
         envs.step(np.ones(2, int))
     envs.close()
+
+
+def test_closing_from_another_thread_ends_the_wait():
+    class LongEnv(CountingEnv):
+        def step(self, action):
+            time.sleep(0.5)
+            return super().step(action)
+
+    envs = ThreadExecutor(LongEnv, 2, num_workers=2)
+    envs.reset(seed=0)
+    timer = threading.Timer(0.1, envs.close)
+    timer.start()
+    with pytest.raises(WrongCallError, match="close"):
+        for _ in range(10):
+            envs.step(np.ones(2, int))
+    timer.join()

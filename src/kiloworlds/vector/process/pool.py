@@ -418,6 +418,7 @@ class ProcessExecutor(PoolExecutor):
 
 
 def _stop_all(supervisor: Supervisor) -> None:
+    supervisor.closed = True
     memory: SharedArrays | None = getattr(supervisor, "memory", None)
     if memory is not None:
         memory.close()

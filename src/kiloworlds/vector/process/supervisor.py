@@ -114,6 +114,7 @@ class Supervisor:
         self._owed = np.zeros(num_envs, bool)
         self.disturbed = False
         self.lost_episodes = 0
+        self.closed = False
         self.quarantined = np.zeros(num_envs, bool)
         self.extras: dict[int, protocol.Extras] = {}
         self.finals: dict[int, protocol.Extras] = {}
@@ -147,8 +148,14 @@ class Supervisor:
             self._poll.unregister(descriptor)
 
     def wait(self, enough: Callable[[], bool]) -> None:
-        """Listens to the workers until `enough()`; restarts those that die or hang."""
+        """Listens to the workers until `enough()`; restarts those that die or hang.
+
+        Raises:
+            WrongCallError: the vector was closed meanwhile, from another thread.
+        """
         while not enough():
+            if self.closed:
+                raise WrongCallError("close() while results were awaited; there will be none.")
             events = self._poll.poll(self._patience() * 1000)
             ended = []
             for descriptor, _ in events:
@@ -162,7 +169,8 @@ class Supervisor:
                 else:
                     self._greet(worker)
             for worker in ended:  # after what they still said
-                self._bury(worker)
+                if not self.closed:
+                    self._bury(worker)
             now = time.monotonic()
             if ended or not events or now - self._clocks_checked_at > 0.1:
                 self._check_clocks(now)

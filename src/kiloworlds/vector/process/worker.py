@@ -88,7 +88,7 @@ class Worker:
                 self._control.send(self._failure(index, error))
                 return
         self._send_ready()
-        with contextlib.suppress(EOFError):  # the pool has gone
+        with contextlib.suppress(EOFError, ConnectionError):  # the pool has gone
             attach: protocol.Attach = self._control.recv()
             memory = SharedArrays(attach.layout.specs(), receive_descriptor(self._control))
             memory.close()
