@@ -5,7 +5,6 @@ on every platform; this has its structure and none of its code.
 """
 
 import multiprocessing
-import os
 import time
 
 import gymnasium
@@ -13,7 +12,7 @@ import numpy as np
 from harness import serve
 from peers.driving import action_batches, drive
 
-IDLE, WORK, END = 0, 1, 2
+IDLE, WORK, PAUSE = 0, 1, 2
 
 
 def _work(flag, index, env, rows, arrays):
@@ -23,10 +22,9 @@ def _work(flag, index, env, rows, arrays):
         observations[row], _ = one.reset(seed=row)
     flag[index] = IDLE
     while True:
-        while flag[index] == IDLE:
-            time.sleep(0)  # gives the core away if another wants it, but never sleeps
-        if flag[index] == END:
-            os._exit(0)
+        while flag[index] != WORK:
+            # Gives the core away if another wants it, but sleeps only while others are timed.
+            time.sleep(0 if flag[index] == IDLE else 0.01)
         for row, one in zip(rows, envs, strict=True):
             observation, rewards[row], over, cut, _ = one.step(actions[row])
             terminated[row], truncated[row] = over, cut
@@ -71,7 +69,16 @@ def make(env: str, num_envs: int, workers: int, seconds: float):
         return *(part.copy() for part in arrays[:4]), {}
 
     batches = action_batches(gymnasium.make(env).action_space, num_envs)
-    return drive(step, batches, reset_steps_return=False, seconds=seconds), {}
+    one_round = drive(step, batches, reset_steps_return=False, seconds=seconds)
+    flag[:] = PAUSE
+
+    def awake_round():
+        flag[:] = IDLE
+        result = one_round()
+        flag[:] = PAUSE
+        return result
+
+    return awake_round, {}
 
 
 if __name__ == "__main__":

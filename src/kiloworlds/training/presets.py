@@ -176,6 +176,31 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "normalize_rewards": True,
             "clip_range_value": None,
         },
+        # No threshold; PPO of CleanRL 1,443 after a million steps.
+        "HalfCheetah-v5": {
+            "total_steps": 1_000_000,
+            "num_envs": 8,
+            "num_steps": 256,
+            "num_epochs": 10,
+            "num_minibatches": 32,
+            "learning_rate": 3e-4,
+            "entropy_coefficient": 0.0,
+            "normalize_observations": True,
+            "normalize_rewards": True,
+            "clip_range_value": None,
+        },
+        # At most 21. Small pictures and a small network, for processors without a GPU.
+        "ALE/Pong-v5": {
+            "preprocessing": {"size": 42},
+            "total_steps": 5_000_000,
+            "num_envs": 32,
+            "num_steps": 64,
+            "num_minibatches": 8,
+            "learning_rate": 5e-4,
+            "cnn_channels": (16, 32, 32),
+            "cnn_features": 256,
+            "clip_range_value": None,
+        },
     }
 }
 

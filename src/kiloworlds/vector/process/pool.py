@@ -419,6 +419,9 @@ class ProcessExecutor(PoolExecutor):
 
 def _stop_all(supervisor: Supervisor) -> None:
     supervisor.closed = True
+    # Another thread may be waiting: it notices within a second. One that does not is left behind.
+    if supervisor.listening.acquire(timeout=_CLOSE_TIMEOUT):
+        supervisor.listening.release()
     memory: SharedArrays | None = getattr(supervisor, "memory", None)
     if memory is not None:
         memory.close()

@@ -1,6 +1,7 @@
 """Keeps the workers of a pool at work: starts them, hands out work, listens, replaces the fallen."""
 
 import select
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -72,6 +73,8 @@ class Supervisor:
         lost_episodes: how many so far.
         extras, finals: what an answer, or the end of an episode in it, carries beside the row, by
             environment.
+        closed: set when the workers are about to be stopped.
+        listening: held while some thread waits for workers.
         quarantined: boolean `[N]`, environments that are not stepped any more: each step of theirs
             is answered at once, as lost.
     """
@@ -115,6 +118,7 @@ class Supervisor:
         self.disturbed = False
         self.lost_episodes = 0
         self.closed = False
+        self.listening = threading.Lock()
         self.quarantined = np.zeros(num_envs, bool)
         self.extras: dict[int, protocol.Extras] = {}
         self.finals: dict[int, protocol.Extras] = {}
@@ -153,6 +157,10 @@ class Supervisor:
         Raises:
             WrongCallError: the vector was closed meanwhile, from another thread.
         """
+        with self.listening:
+            self._wait(enough)
+
+    def _wait(self, enough: Callable[[], bool]) -> None:
         while not enough():
             if self.closed:
                 raise WrongCallError("close() while results were awaited; there will be none.")
