@@ -132,7 +132,7 @@ def actors(options: Any, rounds: int, seconds: float) -> list[dict[str, Any]]:
             "spread": spread,
             "size": size,
             "settings": settings,
-            "seconds": max(seconds, 3.0),
+            "seconds": max(seconds, 2.0),
         }
         script = "peers/kiloworlds_actors.py"
         entries = [
@@ -199,8 +199,11 @@ def main() -> None:
     options = parser.parse_args()
     rounds = options.rounds or (2 if options.quick else 7)
     seconds = 0.2 if options.quick else 1.0
-    found = {name: QUESTIONS[name](options, rounds, seconds) for name in options.questions}
-    write_results("pool", {"rounds": rounds, **found}, options.quick, options.update)
+    update = options.update
+    for name in options.questions:  # each is kept as soon as it is answered
+        found = QUESTIONS[name](options, rounds, seconds)
+        write_results("pool", {name: found}, options.quick, update)
+        update = True
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from peers.dummy_envs import WaitingEnv
 import kiloworlds
 from kiloworlds.training.config import build_config
 from kiloworlds.training.host import HostTraining
+from kiloworlds.training.placement import configure_devices
 
 
 def make(
@@ -32,6 +33,7 @@ def make(
             "total_steps": 10**9,
         },
     )
+    configure_devices(config)
     envs = kiloworlds.make(
         functools.partial(WaitingEnv, wait, spread, size=size),
         num_envs,

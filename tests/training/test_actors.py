@@ -194,3 +194,11 @@ def test_metric_rows_say_how_stale_and_who_waits(tmp_path):
 def test_a_batch_larger_than_the_environments_is_refused():
     with pytest.raises(InvalidValueError, match=r"batch_size=5 is more than num_envs=4"):
         config(batch_size=5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_staleness": 1}, {"batch_size": 2}, {"preprocessing": "atari"}]
+)
+def test_what_compiled_environments_do_not_know_is_refused(settings, tmp_path):
+    with pytest.raises(InvalidValueError, match=f"{next(iter(settings))}=.*CartPole-v1 is compiled"):
+        kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", **TINY, **settings)

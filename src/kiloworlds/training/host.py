@@ -65,6 +65,8 @@ class HostTraining:
         self._update = jax.jit(self.algorithm.update)
         self._key = fast_key(config.seed)
         self._stopwatch = Stopwatch()
+        # Where there is another device, acting does not wait for learning.
+        self._acting_device = jax.devices()[-1] if config.max_staleness else jax.devices()[0]
         streams = isinstance(envs, PoolExecutor) and envs.batch_size < envs.num_envs
         self._actors = Actors(
             (StreamedCollector if streams else SteppedCollector)(
@@ -88,7 +90,7 @@ class HostTraining:
         learner_key, self._key = jax.random.split(self._key)
         learner = jax.jit(self.algorithm.init)(learner_key)
         self._actors.start(self.config.seed)
-        self._actors.publish(0, self.algorithm.policy(learner))
+        self._publish(0, learner)
         return HostState(learner, jnp.zeros(self.config.num_envs), 0)
 
     def run(self, state: HostState, count: int) -> tuple[HostState, UpdateMetrics]:
@@ -98,6 +100,10 @@ class HostTraining:
             state, row = self._one_update(state)
             rows.append(row)
         return state, jax.tree.map(lambda *leaves: np.stack(leaves)[None], *rows)
+
+    def _publish(self, version: int, learner: PPOState) -> None:
+        policy = self.algorithm.policy(learner)
+        self._actors.publish(version, jax.device_put(policy, self._acting_device))
 
     def _one_update(self, state: HostState) -> tuple[HostState, UpdateMetrics]:
         collected = self._actors.rollout(state.updates)
@@ -119,7 +125,7 @@ class HostTraining:
             "staleness_max": np.float32(collected.staleness.max()),
         }
         self._stopwatch.add("network_learns", time.perf_counter() - began)
-        self._actors.publish(state.updates + 1, self.algorithm.policy(learner))
+        self._publish(state.updates + 1, learner)
         return HostState(learner, return_so_far, state.updates + 1), UpdateMetrics(
             collected.episodes, metrics
         )

@@ -49,6 +49,8 @@ def configure_devices(config: TrainConfig) -> None:
     if config.devices is None and wanted == 1 and _splits_networks(config):
         wanted = min(2, cores)
     convolves = config.preprocessing is not None or config.settings.network == "cnn"
+    if config.max_staleness:  # one device learns while the other acts
+        wanted = min(2, cores)
     small = not convolves and max(config.settings.hidden_sizes, default=0) <= _SMALL_LAYER
     configure(cpu_devices=wanted, threads_per_device=1 if small else max(1, cores // wanted))
 

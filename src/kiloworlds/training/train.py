@@ -92,6 +92,12 @@ def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
     _check_env_kwargs(config.env_kwargs)
     spec = find_spec(config.env_id)
     if spec is not None and config.backend in ("auto", "compiled"):
+        for name in ("batch_size", "max_staleness", "preprocessing"):
+            if getattr(config, name):
+                raise InvalidValueError(
+                    f"{name}={getattr(config, name)!r} is for environments outside XLA, and "
+                    f"{config.env_id} is compiled: leave it out, or choose backend='process'."
+                )
         reference = spec.build_reference(**config.env_kwargs)
         return FusedTraining(config, spec.build(**config.env_kwargs), reference)
     backend = _host_backend(config) if config.backend == "auto" else config.backend
