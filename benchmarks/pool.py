@@ -33,6 +33,7 @@ def python_envs(options: Any, rounds: int, seconds: float) -> list[dict[str, Any
             Competitor("kiloworlds", OURS, pool | {"backend": "process"}),
             Competitor("kiloworlds threads", OURS, pool | {"backend": "thread"}),
             Competitor("one process, a loop", "peers/loop.py", common),
+            Competitor("two loops, no exchange", "peers/loop.py", common | {"processes": 2}),
             Competitor("Gymnasium sync", "peers/gymnasium_envs.py", common | {"mode": "sync"}),
             Competitor("busy waiting", "peers/busy_wait.py", common | {"workers": 2}),
         ]
@@ -105,6 +106,7 @@ def frames(options: Any, rounds: int, seconds: float) -> list[dict[str, Any]]:
     pool = common | {"env": ["frames"], "backend": "process", "num_workers": 2}
     entries = [
         Competitor("views (copy=False)", OURS, pool | {"copy": False}),
+        Competitor("threads, views", OURS, pool | {"copy": False, "backend": "thread"}),
         Competitor("copies", OURS, pool),
         Competitor("memcpy", "peers/memcpy.py", common),
     ]

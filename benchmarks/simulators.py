@@ -100,9 +100,7 @@ def main() -> None:
         seeds = 1 if env_id.startswith("ALE/") else options.seeds
         for seed in range(seeds):
             overrides = {"total_steps": 20_000} if options.quick else {}
-            curves.append(
-                {"name": "kiloworlds", "seed": seed} | train(env_id, seed, overrides)
-            )
+            curves.append({"name": "kiloworlds", "seed": seed} | train(env_id, seed, overrides))
             if env_id == "LunarLander-v3" and not options.quick:
                 theirs = train_sb3(seed, "dummy", options.peers_python)
                 curves.append({"name": "SB3", "seed": seed} | theirs)

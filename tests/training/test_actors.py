@@ -200,5 +200,7 @@ def test_a_batch_larger_than_the_environments_is_refused():
     "settings", [{"max_staleness": 1}, {"batch_size": 2}, {"preprocessing": "atari"}]
 )
 def test_what_compiled_environments_do_not_know_is_refused(settings, tmp_path):
-    with pytest.raises(InvalidValueError, match=f"{next(iter(settings))}=.*CartPole-v1 is compiled"):
+    with pytest.raises(
+        InvalidValueError, match=f"{next(iter(settings))}=.*CartPole-v1 is compiled"
+    ):
         kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", **TINY, **settings)

@@ -368,7 +368,12 @@ def test_observations_of_bytes_and_bits(narrow, tmp_path):
 def test_a_training_that_diverges_says_so_and_keeps_what_it_learnt(narrow, tmp_path):
     with pytest.raises(DivergedError, match=r"value_loss.* not finite at step 64"):
         kw.train(
-            "ppo", narrow, run_dir=tmp_path / "run", env_kwargs={"reward": float("nan")}, **TINY
+            "ppo",
+            narrow,
+            run_dir=tmp_path / "run",
+            env_kwargs={"reward": float("nan")},
+            on_nonfinite="ignore",
+            **TINY,
         )
     assert kw.load(tmp_path / "run").policy is not None
 

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import json
 import textwrap
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_type_hints
@@ -14,7 +15,8 @@ from kiloworlds.training.config import TrainConfig, algorithm_config, setting_na
 from kiloworlds.vector.make import BACKENDS
 
 _SHORT = {"total_steps": ["-n"]}
-_CHOICES: dict[str, Any] = {"backend": Literal[BACKENDS]}
+_KINDS: dict[str, Any] = {"backend": Literal[BACKENDS], "preprocessing": str | None}
+"""Of flags whose setting has another type."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +49,12 @@ def flags_class(name: str, settings: Mapping[str, Setting], values: Mapping[str,
     """A dataclass whose fields tyro turns into flags, with `values` as defaults."""
     fields = []
     for key, setting in settings.items():
-        kind = _CHOICES.get(key, setting.kind)
+        kind = _KINDS.get(key, setting.kind)
         argument = tyro.conf.arg(help=setting.meaning, aliases=_SHORT.get(key))
-        default = dataclasses.field(default_factory=functools.partial(_default, values[key]))
+        value = values[key]
+        if key in _KINDS and isinstance(value, dict):
+            value = json.dumps(value)
+        default = dataclasses.field(default_factory=functools.partial(_default, value))
         fields.append((key, Annotated[kind, argument], default))
     return dataclasses.make_dataclass(name, fields, frozen=True)
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,10 +66,10 @@ def run(arguments: list[str]) -> int:
             f"train needs an algorithm and an environment before the flags{where}, such as: "
             "kiloworlds train ppo CartPole-v1."
         )
-    if ":" in env_id and "" not in sys.path:  # as `python -m` does: the module may be a file here
-        sys.path.insert(0, "")
     settings, chosen = _parse(algorithm, env_id, from_file, arguments)
     settings["env_kwargs"] = settings["env_kwargs"] | env_flags
+    if (settings["preprocessing"] or "").startswith("{"):
+        settings["preprocessing"] = options.mapping(settings["preprocessing"])
     return _train(algorithm, env_id, settings, chosen)
 
 

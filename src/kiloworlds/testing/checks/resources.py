@@ -65,7 +65,7 @@ def _file_findings(context: Context) -> Iterator[Finding]:
         if cycle == 0:  # the first opens what is opened once
             before = _open_files()
         built += cycle > 0
-        if time_is_up():
+        if built >= 2 and time_is_up():
             break
     left = _open_files() - before
     if built and left >= built:
