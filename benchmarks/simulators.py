@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    found: dict[str, Any] = {}
+    update = options.update
     for env_id in options.tasks:
         curves = []
         seeds = 1 if env_id.startswith("ALE/") else options.seeds
@@ -110,10 +110,12 @@ def main() -> None:
                 f"{env_id} {curve['name']} seed {curve['seed']}: last {curve['return'][-1]}, greedy "
                 f"{curve.get('greedy_return')}, level reached {curve['reached']}"
             )
-        found[env_id] = {"level": SOLVED[env_id], "curves": curves}
-    path = write_results("simulators", {"tasks": found}, options.quick, False)
+        found = {env_id: {"level": SOLVED[env_id], "curves": curves}}
+        path = write_results("simulators", found, options.quick, update)
+        update = True
     if not options.quick:
-        plot(json.loads(path.read_text())["tasks"])
+        results = json.loads(path.read_text())
+        plot({env_id: results[env_id] for env_id in TASKS if env_id in results})
 
 
 if __name__ == "__main__":
