@@ -176,7 +176,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "normalize_rewards": True,
             "clip_range_value": None,
         },
-        # No threshold; PPO of CleanRL 1,443 after a million steps.
+        # Threshold 4800; PPO of CleanRL 1,443 after a million steps. Measured: 4,411 (seed 0).
         "HalfCheetah-v5": {
             "total_steps": 1_000_000,
             "num_envs": 8,
