@@ -119,3 +119,22 @@ def test_asynchronously(pool):
             break
         envs.send(np.ones(2, int), rows)
     assert lost == [1]
+
+
+def test_the_last_observation_of_an_episode_counts_too(pool):
+    class BadEnd(CountingEnv):
+        def step(self, action):
+            observation, reward, terminated, truncated, info = super().step(action)
+            if terminated:
+                observation[1] = np.nan
+            return observation, reward, terminated, truncated, info
+
+    makes = [functools.partial(BadEnd if row == 2 else CountingEnv, length=3) for row in range(4)]
+    envs = pool(makes, NUM_ENVS, num_workers=2)
+    envs.reset(seed=0)
+    for _ in range(3):
+        observations, _, terminated, truncated, infos = envs.step(np.ones(NUM_ENVS, int))
+    assert infos["lost"].tolist() == truncated.tolist() == [False, False, True, False]
+    assert terminated.tolist() == infos["_episode"].tolist() == [True, True, False, True]
+    assert infos["final_obs"][2][1] == 2  # the last good one
+    np.testing.assert_array_equal(observations[:, 1], np.zeros(NUM_ENVS))

@@ -54,6 +54,7 @@ class Results:
         self._terminated, self._truncated = memory["terminated"], memory["truncated"]
         # Which copy of its observation each environment writes next, or wrote last.
         self._parity = memory["parity"]
+        self._is_spread = False  # over both copies
         self._loose_observations: list[Any] = [None] * self._num_envs
         self.finished = np.zeros(self._num_envs, bool)
         self._starting = np.zeros(self._num_envs, bool)
@@ -64,6 +65,7 @@ class Results:
     def turn(self, rows: Any = ALL_ROWS) -> None:
         """The next answers of `rows` go into the other copy: what was delivered stays whole."""
         self._parity[rows] ^= 1
+        self._is_spread |= rows is not ALL_ROWS
 
     def turn_together(self, kept: np.ndarray) -> None:
         """Turns all; the observations of the environments `kept` (boolean `[N]`) come along."""
@@ -75,6 +77,9 @@ class Results:
     def _align(self) -> int:
         """Brings all observations into one copy, which asynchronous use may have spread over both."""
         side = int(self._parity[0])
+        if not self._is_spread:
+            return side
+        self._is_spread = False
         other = np.nonzero(self._parity != side)[0]
         if len(other):
             self._carry(other, 1 - side, side)
@@ -138,6 +143,17 @@ class Results:
             bad = np.nonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0]
             if len(bad):
                 return (bad if rows is None else rows[bad]), what
+        return self._find_nonfinite_finals(self._all if rows is None else rows)
+
+    def _find_nonfinite_finals(self, rows: np.ndarray) -> tuple[np.ndarray, str]:
+        """The same for the last observations of episodes, which a reset has followed already."""
+        if self._mode == AutoresetMode.SAME_STEP and self._float_positions:
+            ended = rows[self._terminated[rows] | self._truncated[rows]]
+            for position in self._float_positions if len(ended) else ():
+                array = self._final_arrays[position][ended]
+                finite = np.isfinite(array).reshape(len(ended), -1).all(axis=1)
+                if not finite.all():
+                    return ended[~finite], "the last observation of an episode"
         return _NOBODY, ""
 
     def slowest(self) -> tuple[int, float]:
