@@ -4,6 +4,7 @@ Where `batch_size` equals `num_envs` an id runs compiled if it can, else in work
 smaller `batch_size`, always in workers.
 """
 
+from abc import abstractmethod
 from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any
@@ -249,6 +250,7 @@ class EnvPool:
         rewards = np.asarray(rewards, np.float32)
         return self._form(observations, rewards, terminated, truncated, info, first, reset)
 
+    @abstractmethod
     def _form(
         self,
         observations: Any,
@@ -260,7 +262,6 @@ class EnvPool:
         reset: bool,
     ) -> Any:
         """The results in the form of this face."""
-        raise NotImplementedError
 
     def _check_nothing_waits(self, call: str) -> None:
         if self._waiting is not None:

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
 
 _MODES = {mode.name.lower(): mode for mode in AutoresetMode}
@@ -51,6 +52,14 @@ def check_count(name: str, value: Any, num_envs: int) -> int:
             f"{num_envs}."
         )
     return int(value)
+
+
+def choose_workers(num_workers: Any, num_envs: int) -> int:
+    """Returns `num_workers` if it is a number from 1 to `num_envs`; for None one per available core,
+    never more than `num_envs`."""
+    if num_workers is None:
+        return min(available_cores(), num_envs)
+    return check_count("num_workers", num_workers, num_envs)
 
 
 def expand_seeds(seed: Any, num_envs: int) -> list[int]:

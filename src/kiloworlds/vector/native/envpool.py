@@ -13,9 +13,8 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError, did_you_mean
-from kiloworlds.vector.base import check_count, check_num_envs
+from kiloworlds.vector.base import check_num_envs, choose_workers
 from kiloworlds.vector.native.base import EngineVectorEnv, Steps
 
 
@@ -92,9 +91,7 @@ class EnvPoolExecutor(EngineVectorEnv):
         env_kwargs: Mapping[str, Any] | None = None,
     ):
         num_envs = check_num_envs(num_envs)
-        if num_workers is None:
-            num_workers = min(available_cores(), num_envs)
-        num_workers = check_count("num_workers", num_workers, num_envs)
+        num_workers = choose_workers(num_workers, num_envs)
         if env_id not in ENVPOOL_TASKS:
             raise InvalidValueError(
                 f"the engine 'envpool' does not run {env_id!r}.{did_you_mean(env_id, ENVPOOL_TASKS)} "

@@ -9,9 +9,8 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
-from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError, did_you_mean
-from kiloworlds.vector.base import check_count, check_num_envs
+from kiloworlds.vector.base import check_num_envs, choose_workers
 from kiloworlds.vector.native.base import EngineVectorEnv, Steps
 from kiloworlds.vector.native.mujoco_physics import make_physics
 from kiloworlds.vector.native.mujoco_tasks import TASKS, Task
@@ -73,9 +72,7 @@ class MuJoCoExecutor(EngineVectorEnv):
         env_kwargs: Mapping[str, Any] | None = None,
     ):
         num_envs = check_num_envs(num_envs)
-        if num_workers is None:
-            num_workers = min(available_cores(), num_envs)
-        num_workers = check_count("num_workers", num_workers, num_envs)
+        num_workers = choose_workers(num_workers, num_envs)
         wrapped = _one_environment(env_id, dict(env_kwargs or {}))
         env: Any = wrapped.unwrapped
         self._prepare(

@@ -19,6 +19,7 @@ from kiloworlds.vector.base import (
     VectorEnv,
     check_count,
     check_num_envs,
+    choose_workers,
     expand_seeds,
     make_env_list,
     parse_autoreset_mode,
@@ -107,9 +108,7 @@ class PoolExecutor(VectorEnv):
                 f"on_nonfinite={on_nonfinite!r} is not one of "
                 f"{', '.join(map(repr, _NONFINITE_POLICIES))}."
             )
-        if num_workers is None:
-            num_workers = min(available_cores(), num_envs)
-        self.num_workers = check_count("num_workers", num_workers, num_envs)
+        self.num_workers = choose_workers(num_workers, num_envs)
         self.batch_size = check_count(
             "batch_size", num_envs if batch_size is None else batch_size, num_envs
         )
