@@ -6,6 +6,7 @@ import tempfile
 import jax
 
 jax.config.update("jax_num_cpu_devices", 2)
+jax.devices()  # opens them now: a test that calls the command line would choose another number
 
 # One cache for the whole session, subprocesses included: many tests compile the same programs.
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -210,7 +210,7 @@ def test_asynchronous_stepping_goes_on_beside_a_dead_worker(pool, once):
             assert truncated[0]
             lost.append(row)
             steps[row] = 0
-        served_meanwhile += None in envs.worker_pids or not envs._supervisor.all_live()
+        served_meanwhile += None in envs.worker_pids or not envs._supervisor.crew.all_live()
         assert observations[0, 1] == steps[row] % 100
         envs.send(np.ones(1, int), np.array([row]))
         steps[row] += 1
@@ -298,10 +298,10 @@ def test_results_that_do_not_fit_their_space(pool, once, change, message):
 def test_a_step_timeout_shorter_than_a_reset_does_not_kill(pool):
     class SlowReset(CountingEnv):
         def reset(self, *, seed=None, options=None):
-            time.sleep(1.0)
+            time.sleep(2.0)
             return super().reset(seed=seed, options=options)
 
-    envs = pool(functools.partial(SlowReset, length=2), 2, num_workers=2, step_timeout=0.5)
+    envs = pool(functools.partial(SlowReset, length=2), 2, num_workers=2, step_timeout=1.0)
     envs.reset(seed=0)
     for _ in range(2):
         envs.step(np.ones(2, int))

@@ -23,7 +23,7 @@ from kiloworlds.vector.pettingzoo import (
     pettingzoo_factory,
 )
 
-BACKENDS = {"sync": {}, "process": {"num_workers": 2}}
+BACKENDS = {"sync": {}, "process": {"num_workers": 2}, "thread": {"num_workers": 2}}
 
 
 @pytest.fixture

@@ -237,12 +237,8 @@ class SB3VecEnv(vec_env.VecEnv):
                 method(*method_args, **method_kwargs)
                 for method in self.get_attr(method_name, indices)
             ]
-        if indices is None:
-            return list(self._host.call(method_name, *method_args, **method_kwargs))
-        return [
-            env.get_wrapper_attr(method_name)(*method_args, **method_kwargs)
-            for env in self._envs("env_method", indices)
-        ]
+        chosen = list(self._get_indices(indices))
+        return list(self._host.call_some(chosen, method_name, *method_args, **method_kwargs))
 
     def env_is_wrapped(
         self, wrapper_class: type[gymnasium.Wrapper], indices: Indices = None
@@ -256,18 +252,15 @@ class SB3VecEnv(vec_env.VecEnv):
             return [self._counts or self.has_attr("episode_returns")] * len(chosen)
         if isinstance(self.vector, CompiledVectorEnv):
             return [False] * len(chosen)
-        return [is_wrapped(env, wrapper_class) for env in self._envs("env_is_wrapped", chosen)]
+        if not isinstance(self.vector, SyncExecutor):
+            reason = "wrappers in worker processes cannot be seen; use backend='sync'"
+            raise refuse("env_is_wrapped", "wrapper_class", wrapper_class, reason)
+        return [is_wrapped(self.vector.envs[index], wrapper_class) for index in chosen]
 
     @property
     def _host(self) -> Any:
         """The vector, known to run Gymnasium environments, which answer calls."""
         return self.vector
-
-    def _envs(self, call: str, indices: Indices) -> list[gymnasium.Env]:
-        if not isinstance(self.vector, SyncExecutor):
-            reason = "single environments in worker processes cannot be reached; use backend='sync'"
-            raise refuse(call, "indices", indices, reason)
-        return [self.vector.envs[index] for index in self._get_indices(indices)]
 
 
 def _attribute(vector: CompiledVectorEnv, index: int, name: str) -> Any:

@@ -46,6 +46,8 @@ class TrainConfig:
     """Seconds after which a worker that does not finish a step is replaced; None: never."""
     max_restarts: int = 10
     """Restarts of failed environments and workers allowed in ten minutes before training ends."""
+    max_worker_memory: float | None = None
+    """Bytes a worker process may hold before another takes over from it; None: no limit."""
     on_nonfinite: str = "mask"
     """What to do about NaN or Inf from an environment of the process and thread backends: mask, raise,
     quarantine or ignore."""
@@ -75,6 +77,8 @@ class TrainConfig:
         if self.step_timeout is not None:
             require_number("step_timeout", self.step_timeout, 0.0)
         require_number("max_restarts", self.max_restarts, 0, whole=True)
+        if self.max_worker_memory is not None:
+            require_number("max_worker_memory", self.max_worker_memory, 1.0)
         require_number("max_staleness", self.max_staleness, 0, whole=True)
         if self.batch_size is not None and self.batch_size > self.num_envs:
             raise InvalidValueError(

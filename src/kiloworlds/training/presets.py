@@ -196,7 +196,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "num_envs": 32,
             "num_steps": 64,
             "num_minibatches": 8,
-            "learning_rate": 5e-4,
+            "learning_rate": 1e-3,
             "cnn_channels": (16, 32, 32),
             "cnn_features": 256,
             "clip_range_value": None,

@@ -108,6 +108,7 @@ def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
             "batch_size": config.batch_size,
             "step_timeout": config.step_timeout,
             "max_restarts": config.max_restarts,
+            "max_worker_memory": config.max_worker_memory,
             "on_error": "restart",
             "on_nonfinite": config.on_nonfinite,
         }

@@ -2,7 +2,7 @@
 
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import gymnasium
 import numpy as np
@@ -119,6 +119,8 @@ def make_env_list(make_env: Any, num_envs: int) -> list[Callable[[], gymnasium.E
 class VectorEnv(gymnasium.vector.VectorEnv):
     """Base of kiloworlds' executors: a `gymnasium.vector.VectorEnv` that checks what it is given.
 
+    In a `with` statement it closes itself at the end.
+
     Attributes:
         backend: the executor's name, such as "compiled".
     """
@@ -143,6 +145,12 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.metadata = {**(metadata or {}), "autoreset_mode": autoreset_mode}
         self.closed = False
         self._was_reset = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _check_open(self, call: str) -> None:
         if self.closed:

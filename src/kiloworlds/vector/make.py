@@ -63,6 +63,7 @@ def make(
     step_timeout: float | None = 60.0,
     start_timeout: float | None = 120.0,
     max_restarts: int = 10,
+    max_worker_memory: float | None = None,
     on_error: Literal["raise", "restart"] = "raise",
     on_nonfinite: Literal["mask", "raise", "quarantine", "ignore"] = "mask",
     **env_kwargs: Any,
@@ -90,8 +91,9 @@ def make(
         episode_statistics: whether infos report "episode" at each end.
         num_workers, batch_size: of the process, thread and native backends: workers or threads, and
             how many results `recv` returns.
-        ordered, copy, step_timeout, start_timeout, max_restarts, on_error, on_nonfinite: of the
-            process and thread backends; see `kiloworlds.vector.process.pool.ProcessExecutor`.
+        ordered, copy, step_timeout, start_timeout, max_restarts, max_worker_memory, on_error,
+        on_nonfinite: of the process and thread backends; see
+            `kiloworlds.vector.process.pool.ProcessExecutor`.
         **env_kwargs: parameters of the environment. For compiled environments a numeric parameter
             may be an array `[num_envs]`: each environment then has its own value.
 
@@ -118,6 +120,7 @@ def make(
         "step_timeout": step_timeout,
         "start_timeout": start_timeout,
         "max_restarts": max_restarts,
+        "max_worker_memory": max_worker_memory,
         "on_error": on_error,
         "on_nonfinite": on_nonfinite,
     }

@@ -3,6 +3,7 @@
 The correct baseline against which parallel executors are held.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -19,6 +20,24 @@ from kiloworlds.vector.base import (
     parse_autoreset_mode,
 )
 from kiloworlds.vector.infos import EpisodeStatistics, own_episodes
+
+
+class _KeepsEndings(gymnasium.Wrapper):
+    """Gives what ends an episode in arrays of its own.
+
+    SyncVectorEnv keeps the environment's arrays as they are, and the reset that follows at once
+    overwrites those of an environment that uses them again.
+    """
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if terminated or truncated:
+            observation = copy.deepcopy(observation)
+            info = {
+                key: value.copy() if isinstance(value, np.ndarray) else value
+                for key, value in info.items()
+            }
+        return observation, reward, terminated, truncated, info
 
 
 class SyncExecutor(VectorEnv):
@@ -52,6 +71,8 @@ class SyncExecutor(VectorEnv):
         self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
         make_envs = make_env_list(make_env, num_envs)
         self._vector = SyncVectorEnv(make_envs, autoreset_mode=mode)
+        if mode == AutoresetMode.SAME_STEP:
+            self._vector.envs = [_KeepsEndings(env) for env in self._vector.envs]
         self._describe(
             num_envs,
             self._vector.single_observation_space,
@@ -135,6 +156,11 @@ class SyncExecutor(VectorEnv):
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Calls a method (or reads an attribute) of every environment."""
         return self._vector.call(name, *args, **kwargs)
+
+    def call_some(self, env_ids: Any, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Calls a method (or reads an attribute) of the environments `env_ids` `[B]`, in that order."""
+        values = [self.envs[row].get_wrapper_attr(name) for row in self._check_rows(env_ids)]
+        return tuple(value(*args, **kwargs) if callable(value) else value for value in values)
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """Reads an attribute of every environment."""

@@ -30,7 +30,7 @@ class ThreadWorker(WorkerHandle):
     def _run(self, setup: protocol.Setup) -> None:
         control = Connection(self._theirs.detach())
         try:
-            Worker(self.number, setup, control, self.inbox, self.outbox).run()
+            Worker(setup, control, self.inbox, self.outbox).run()
         except BaseException as error:
             self._error = error
         finally:
@@ -60,6 +60,7 @@ class ThreadExecutor(PoolExecutor):
     __doc__ = PoolExecutor.__doc__
 
     backend = "thread"
+    _workers_own_memory = False
 
     @staticmethod
     def _hire(number: int, setup: protocol.Setup, rows: range, num_workers: int) -> WorkerHandle:

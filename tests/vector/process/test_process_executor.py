@@ -195,9 +195,13 @@ def test_calls_and_attributes(pool):
     envs = pool(functools.partial(CountingEnv, length=7), 3, num_workers=2)
     envs.reset(seed=0)
     assert envs.call("double", 4) == (8, 8, 8)
+    assert envs.call_some([2], "double", 5) == (10,)
+    with pytest.raises(InvalidValueError, match="env_ids holds 3; there are 0 to 2"):
+        envs.call_some([3], "double", 5)
     assert envs.get_attr("length") == (7, 7, 7)
     envs.set_attr("length", [1, 2, 3])
     assert envs.get_attr("length") == (1, 2, 3)
+    assert envs.call_some([2, 0], "length") == (3, 1)
     assert envs.step(np.zeros(3, int))[2].tolist() == [True, False, False]
     with pytest.raises(EnvironmentFailedError, match=r"environment 0 failed in call.*'dubble'"):
         envs.call("dubble")

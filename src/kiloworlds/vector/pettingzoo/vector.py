@@ -15,8 +15,13 @@ from kiloworlds.vector.pettingzoo.layout import AgentKind, AgentLayout, block_sp
 from kiloworlds.vector.pettingzoo.record import Record
 from kiloworlds.vector.process.pool import ProcessExecutor
 from kiloworlds.vector.sync import SyncExecutor
+from kiloworlds.vector.thread import ThreadExecutor
 
-_EXECUTORS: dict[str, type[VectorEnv]] = {"process": ProcessExecutor, "sync": SyncExecutor}
+_EXECUTORS: dict[str, type[VectorEnv]] = {
+    "process": ProcessExecutor,
+    "thread": ThreadExecutor,
+    "sync": SyncExecutor,
+}
 
 _Results = tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
@@ -50,8 +55,8 @@ class PettingZooVectorEnv(VectorEnv):
         make_env: builds one environment, a `ParallelEnv` or an `AECEnv`; or one function per
             environment.
         num_envs: how many, N.
-        backend: "process", "sync", or "auto": process where there are two environments and two cores to
-            share, or an option of it is given.
+        backend: "process", "thread", "sync", or "auto": process where there are two environments and
+            two cores to share, or an option of it is given.
         kinds: names of agents by kind, where they shall be sorted otherwise than by their spaces and
             names, `{"wolf": ["agent_0"], "sheep": ["agent_1", "agent_2"]}`. Observations and actions
             are then always blocks keyed by kind.

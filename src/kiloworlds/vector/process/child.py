@@ -54,7 +54,7 @@ class ProcessWorker(WorkerHandle):
             "PYTHONPATH": os.pathsep.join([root, known] if known else [root]),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE, str(number), *map(str, passed)],
+            [sys.executable, "-m", _MODULE, *map(str, passed)],
             pass_fds=sorted(set(passed)),
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C on the terminal is for this process, not for workers
@@ -74,11 +74,12 @@ class ProcessWorker(WorkerHandle):
             self.control.send_bytes(pickled)
 
     def resident_memory(self) -> int:
-        """Bytes of memory that the process holds; when it has ended, what it held when last asked."""
+        """Bytes of memory that only the process itself holds; when it has ended, what it held when
+        last asked."""
         with contextlib.suppress(OSError, IndexError):
             statm = Path(f"/proc/{self.process.pid}/statm").read_text()
-            pages = int(statm.split()[1])
-            self._resident = pages * os.sysconf("SC_PAGE_SIZE") or self._resident
+            _, resident, shared, *_ = map(int, statm.split())
+            self._resident = (resident - shared) * os.sysconf("SC_PAGE_SIZE") or self._resident
         return self._resident
 
     def kill(self) -> None:

@@ -40,6 +40,7 @@ class WorkerHandle(ABC):
 
     Attributes:
         rows: the range of its environments' numbers.
+        slot: which part of what workers have for themselves in the shared memory is this one's.
         is_live: whether it has built its environments and shares the memory.
         control: messages to and from the worker.
         inbox, outbox: signals that work or results wait.
@@ -48,6 +49,7 @@ class WorkerHandle(ABC):
     """
 
     ended_fd: int
+    slot: int
 
     def __init__(self, number: int, rows: range):
         self.number, self.rows = number, rows
@@ -60,14 +62,15 @@ class WorkerHandle(ABC):
         self._seen_mark = -1
         self._progress_at = time.monotonic()
 
-    def attach(self, layout: protocol.Layout, memory: SharedArrays) -> None:
+    def attach(self, layout: protocol.Layout, slot: int, memory: SharedArrays) -> None:
         """Shares the memory with a worker that is ready; it then serves."""
-        self._inbox, self._outbox = memory["inbox"][self.number], memory["outbox"][self.number]
-        self._progress = memory["progress"][self.number]
+        self.slot = slot
+        self._inbox, self._outbox = memory["inbox"][slot], memory["outbox"][slot]
+        self._progress = memory["progress"][slot]
         self._progress[:] = 0
-        self._info_memory = memory["infos"][self.number]
+        self._info_memory = memory["infos"][slot]
         with contextlib.suppress(OSError):
-            self.control.send(protocol.Attach(layout))
+            self.control.send(protocol.Attach(layout, slot))
             with socket.socket(fileno=os.dup(self.control.fileno())) as channel:
                 socket.send_fds(channel, [b"m"], [memory.descriptor])
         self.is_live = True
@@ -107,7 +110,11 @@ class WorkerHandle(ABC):
 
     def has_entries(self) -> bool:
         """Whether `take` would return at once."""
-        return bool(select.select([self.outbox.read_fd], [], [], 0)[0])
+        return _is_readable(self.outbox.read_fd)
+
+    def has_ended(self) -> bool:
+        """Whether the worker is no more."""
+        return _is_readable(self.ended_fd)
 
     @property
     def activity(self) -> int:
@@ -152,6 +159,12 @@ class WorkerHandle(ABC):
     @abstractmethod
     def stop(self, patience: float) -> None:
         """Waits `patience` seconds for a worker told to close; frees everything."""
+
+
+def _is_readable(descriptor: int) -> bool:
+    poll = select.poll()  # select() would take no descriptor above 1023
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def receive_descriptor(control: Connection) -> int:

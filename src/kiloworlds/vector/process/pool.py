@@ -65,6 +65,9 @@ class PoolExecutor(VectorEnv):
         step_timeout: seconds a step may take before its worker counts as hung; None waits for ever.
         start_timeout: the same for building and resetting environments.
         max_restarts: restarts allowed in 10 minutes before giving up.
+        max_worker_memory: bytes a worker process may hold (of its own: shared memory and libraries
+            do not count); None for no limit. Above it another worker takes over each environment when
+            its episode ends, and the first one leaves when it has none left: nothing is lost.
         on_error: "raise" hands an exception inside an environment to the caller, as
             EnvironmentFailedError; "restart" builds that environment anew, its episode lost. Either
             way the vector stays usable.
@@ -77,6 +80,8 @@ class PoolExecutor(VectorEnv):
         InvalidValueError: environments with differing spaces, a function that cannot be pickled, or
             a value out of range.
     """
+
+    _workers_own_memory = True
 
     def __init__(
         self,
@@ -93,12 +98,18 @@ class PoolExecutor(VectorEnv):
         step_timeout: float | None = 60.0,
         start_timeout: float | None = 120.0,
         max_restarts: int = 10,
+        max_worker_memory: float | None = None,
         on_error: str = "raise",
         on_nonfinite: str = "mask",
     ):
         if not hasattr(os, "pidfd_open"):
             raise InvalidValueError(
                 f"backend={self.backend!r} needs Linux 5.3 or newer; use 'sync'."
+            )
+        if max_worker_memory is not None and not self._workers_own_memory:
+            raise InvalidValueError(
+                f"max_worker_memory={max_worker_memory!r}: the threads of backend={self.backend!r} "
+                "share this process's memory; backend='process' can replace workers."
             )
         num_envs = check_num_envs(num_envs)
         make_envs = make_env_list(make_env, num_envs)
@@ -123,7 +134,7 @@ class PoolExecutor(VectorEnv):
             mode.name,
             # No bound method: a supervisor that knows its vector would keep it from being collected.
             functools.partial(self._hire, num_workers=self.num_workers),
-            Limits(step_timeout, start_timeout, on_error),
+            Limits(step_timeout, start_timeout, on_error, max_worker_memory),
             RestartBudget(max_restarts),
         )
         self._supervisor = supervisor
@@ -210,12 +221,10 @@ class PoolExecutor(VectorEnv):
             self._action_codec.write_batch(self._action_arrays, rows, actions)
             return
         given = dict(zip(self._all[rows].tolist(), actions, strict=True))
-        for worker in self._supervisor.workers:
-            if worker is not None and worker.is_live:
+        for worker, mine in self._supervisor.crew.by_worker(self._all[rows]):
+            if worker is not None and worker.is_live and len(mine):
                 first = worker.rows.start
-                mine = {row - first: given[row] for row in worker.rows if row in given}
-                if mine:
-                    worker.send(protocol.Actions(mine))
+                worker.send(protocol.Actions({row - first: given[row] for row in mine.tolist()}))
 
     def _check_finite(self, rows: np.ndarray | None) -> None:
         """Applies the policy for NaN and Inf to answers that are about to be delivered; None: all."""
@@ -333,10 +342,17 @@ class PoolExecutor(VectorEnv):
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Calls a method (or reads an attribute) of every environment."""
+        return self.call_some(self._all, name, *args, **kwargs)
+
+    def call_some(self, env_ids: Any, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Calls a method (or reads an attribute) of the environments `env_ids` `[B]`, in that order."""
         call = f"call({name!r})"
         self._check_nothing_pending(call)
-        return self._supervisor.ask(
-            lambda indices, _: protocol.Call(indices, name, args, kwargs), call
+        rows = self._check_rows(env_ids)
+        return tuple(
+            self._supervisor.ask(
+                rows, lambda indices, _: protocol.Call(indices, name, args, kwargs), call
+            )
         )
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
@@ -352,8 +368,9 @@ class PoolExecutor(VectorEnv):
         call = f"set_attr({name!r})"
         self._check_nothing_pending(call)
         self._supervisor.ask(
+            self._all,
             lambda indices, rows: protocol.SetAttribute(
-                indices, name, list(values[rows.start : rows.stop])
+                indices, name, [values[row] for row in rows]
             ),
             call,
         )
@@ -361,7 +378,9 @@ class PoolExecutor(VectorEnv):
     def render(self) -> tuple[Any, ...]:
         """The frames of all environments."""
         self._check_nothing_pending("render")
-        return self._supervisor.ask(lambda indices, _: protocol.Render(indices), "render")
+        return tuple(
+            self._supervisor.ask(self._all, lambda indices, _: protocol.Render(indices), "render")
+        )
 
     @property
     def restarts(self) -> int:
@@ -377,6 +396,11 @@ class PoolExecutor(VectorEnv):
     def num_quarantined(self) -> int:
         """Environments that were taken out for good."""
         return int(self._supervisor.quarantined.sum())
+
+    @property
+    def num_recycled(self) -> int:
+        """Workers that were replaced because they held more than `max_worker_memory`."""
+        return self._supervisor.crew.num_successions
 
     def slowest(self) -> tuple[int, float]:
         """The environment that took the longest since the last call of this, and its share of the
@@ -412,7 +436,7 @@ class ProcessExecutor(PoolExecutor):
         """Process ids of the workers; None for one that is being restarted."""
         return [
             worker.process.pid if isinstance(worker, ProcessWorker) else None
-            for worker in self._supervisor.workers
+            for worker in self._supervisor.crew.workers
         ]
 
 
@@ -424,12 +448,10 @@ def _stop_all(supervisor: Supervisor) -> None:
     memory: SharedArrays | None = getattr(supervisor, "memory", None)
     if memory is not None:
         memory.close()
-    workers = supervisor.workers
+    workers = supervisor.crew.dismiss()
     for worker in workers:
-        if worker is not None and worker.is_live:
+        if worker.is_live:
             worker.send(protocol.Close())  # to all first: they close side by side
     deadline = time.monotonic() + _CLOSE_TIMEOUT
-    for number, worker in enumerate(workers):
-        workers[number] = None
-        if worker is not None:
-            worker.stop(max(0.1, deadline - time.monotonic()))
+    for worker in workers:
+        worker.stop(max(0.1, deadline - time.monotonic()))

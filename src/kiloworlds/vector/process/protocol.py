@@ -56,6 +56,8 @@ class Attach:
     """The shared memory follows as a file descriptor."""
 
     layout: "Layout"
+    slot: int
+    """Which part of what workers have for themselves is this one's."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,8 @@ class Layout:
     def specs(self) -> dict[str, ArraySpec]:
         """The arrays by name."""
         count = self.num_envs
-        ring = (self.num_workers, self.largest_share + 64)
+        slots = self.num_workers + 1  # one to spare, for a worker that takes over from another
+        ring = (slots, self.largest_share + 64)
         specs = {
             "rewards": ArraySpec("<f8", (count,)),
             "terminated": ArraySpec("?", (count,)),
@@ -224,8 +227,8 @@ class Layout:
             "inbox": ArraySpec("<i4", ring),
             "outbox": ArraySpec("<i4", ring),
             # A cache line per worker: what it has begun (see `progress_mark`), what it is at.
-            "progress": ArraySpec("<i8", (self.num_workers, 8)),
-            "infos": ArraySpec("u1", (self.num_workers, INFO_MEMORY)),
+            "progress": ArraySpec("<i8", (slots, 8)),
+            "infos": ArraySpec("u1", (slots, INFO_MEMORY)),
         }
         for name, codec_ in (("action", self.actions), ("final", self.observations)):
             for position, spec in enumerate(codec_.specs if codec_ else ()):

@@ -187,6 +187,9 @@ class Results:
         rows = self._all if rows is None else rows
         rewards, terminated = self._rewards[index].copy(), self._terminated[index].copy()
         truncated = self._truncated[index].copy()
+        ended, starts_over = rows[terminated | truncated], self._mode == AutoresetMode.SAME_STEP
+        if len(ended) and starts_over:  # what is delivered is the start of the next episode
+            self._supervisor.episodes_ended(ended)
         episodes = self.episodes
         episodes.returns[index] += rewards
         if self._mode == AutoresetMode.NEXT_STEP:
@@ -198,6 +201,8 @@ class Results:
         self._starting[index] = False
         infos: dict[str, Any] = {}
         self.add_infos(infos, rows, self._all[: len(rows)], len(rows))
+        if len(ended) and not starts_over:
+            self._supervisor.episodes_ended(ended)
         lost = None
         if self._supervisor.disturbed:
             lost = self._supervisor.lost[rows]
@@ -259,12 +264,9 @@ class Results:
         self, infos: dict[str, Any], rows: np.ndarray, positions: np.ndarray, size: int
     ) -> None:
         """Adds the infos of `rows` to `infos`, each at its position in a batch of `size`."""
-        for worker, share_ in zip(self._supervisor.workers, self._supervisor.ranges, strict=True):
-            if worker is None or not worker.infos:
-                continue
-            chosen = (rows >= share_.start) & (rows < share_.stop)
-            mine, places = rows[chosen] - share_.start, positions[chosen]
-            for key, values, mask in worker.infos:
+        for columns, chosen, mine in self._supervisor.infos(rows):
+            places = positions[chosen]
+            for key, values, mask in columns:
                 present = mask[mine]
                 if not present.any():
                     continue

@@ -4,7 +4,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from kiloworlds.vector.faults import (
     logger,
 )
 from kiloworlds.vector.process import protocol
-from kiloworlds.vector.process.handle import WorkerHandle, share
+from kiloworlds.vector.process.crew import Crew
+from kiloworlds.vector.process.handle import InfoColumn, WorkerHandle, share
 from kiloworlds.vector.process.memory import SharedArrays
 from kiloworlds.vector.process.protocol import ALL, IDLE, MESSAGE, RESETTING
 
@@ -35,11 +36,13 @@ class Limits:
         step_timeout: seconds a step may take; None for no limit.
         start_timeout: the same for building and resetting environments.
         on_error: "raise" or "restart".
+        worker_memory: bytes a worker may hold before another takes over from it; None for no limit.
     """
 
     step_timeout: float | None
     start_timeout: float | None
     on_error: str
+    worker_memory: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("step_timeout", "start_timeout"):
@@ -48,6 +51,11 @@ class Limits:
                 raise InvalidValueError(f"{name}={limit!r} must be seconds above 0, or None.")
         if self.on_error not in ("raise", "restart"):
             raise InvalidValueError(f"on_error={self.on_error!r} is not 'raise' or 'restart'.")
+        memory = self.worker_memory
+        if memory is not None and not (isinstance(memory, int | float) and memory > 0):
+            raise InvalidValueError(
+                f"max_worker_memory={memory!r} must be bytes above 0, such as 2e9, or None."
+            )
 
 
 class Supervisor:
@@ -62,6 +70,7 @@ class Supervisor:
         budget: of restarts.
 
     Attributes:
+        crew: the workers, and which environments each has.
         ready: what the first worker said of its environments.
         layout, memory: of the shared memory.
         in_flight: boolean `[N]`, the environments that were sent off and have not answered.
@@ -93,13 +102,14 @@ class Supervisor:
         budget: RestartBudget,
     ):
         num_envs = len(make_envs)
-        self.ranges = share(num_envs, num_workers)
-        self._setups = [
+        ranges = share(num_envs, num_workers)
+        setups = [
             protocol.Setup(tuple(make_envs[rows.start : rows.stop]), rows.start, autoreset_mode)
-            for rows in self.ranges
+            for rows in ranges
         ]
-        self._hire, self._limits, self.budget = hire, limits, budget
-        self.workers: list[WorkerHandle | None] = [None] * num_workers
+        self.crew = Crew(ranges, lambda number: hire(number, setups[number], ranges[number]))
+        self._starts_over = autoreset_mode == "SAME_STEP"
+        self._limits, self.budget = limits, budget
         self._restart_at = [0.0] * num_workers
         self._memory_seen_at = [-_MEMORY_INTERVAL] * num_workers
         self._poll = select.poll()
@@ -129,17 +139,20 @@ class Supervisor:
 
     def start(self) -> None:
         """Starts all workers and waits until they have built their environments."""
-        for number in range(len(self.workers)):
-            self._start(number)
-        self.wait(self.all_live)
+        for number in range(len(self.crew.workers)):
+            self._listen_to(self.crew.start(number))
+        self.wait(self.crew.all_live)
+        limit = self._limits.worker_memory
+        for worker in self.crew.present():
+            held = worker.resident_memory()
+            if limit is not None and held > limit:
+                raise InvalidValueError(
+                    f"max_worker_memory={limit:g} bytes, but worker {worker.number} holds {held:,} "
+                    f"when it has just built its {len(worker.rows)} environments; allow twice that, "
+                    f"{2 * held:.2g}, or take more workers."
+                )
 
-    def all_live(self) -> bool:
-        """Whether every worker has built its environments."""
-        return all(worker is not None and worker.is_live for worker in self.workers)
-
-    def _start(self, number: int) -> None:
-        worker = self._hire(number, self._setups[number], self.ranges[number])
-        self.workers[number] = worker
+    def _listen_to(self, worker: WorkerHandle) -> None:
         for descriptor in (worker.control.fileno(), worker.ended_fd):
             self._listen(descriptor, worker)
 
@@ -189,34 +202,52 @@ class Supervisor:
             limit for limit in (self._limits.step_timeout, self._limits.start_timeout) if limit
         ]
         patience = min([1.0, *(limit / 4 for limit in limits)])
-        if None in self.workers:
+        if None in self.crew.workers:
             now = time.monotonic()
-            for number, worker in enumerate(self.workers):
+            for number, worker in enumerate(self.crew.workers):
                 if worker is None:
                     patience = min(patience, max(0.0, self._restart_at[number] - now))
         return patience
 
     def _check_clocks(self, now: float) -> None:
         self._clocks_checked_at = now
-        limits = self._limits
-        for number, worker in enumerate(self.workers):
-            if worker is None:
-                if now >= self._restart_at[number]:
-                    self._start(number)
-                continue
-            if now - self._memory_seen_at[number] > _MEMORY_INTERVAL:
-                self._memory_seen_at[number] = now
-                worker.resident_memory()  # what it reports if it is killed before the next look
+        limits, crew = self._limits, self.crew
+        crew.see_off(now)
+        for number, missing in enumerate(crew.workers):
+            if missing is None and now >= self._restart_at[number]:
+                self._listen_to(crew.start(number))
+        for worker in crew.present():
+            self._check_memory(worker, now)
+            # Before the clock: the worker writes its mark first and its activity second, so that a
+            # long reset that ends meanwhile is not taken for a long step.
+            activity = worker.activity if worker.is_live else IDLE
             silent = worker.seconds_without_progress()
             if not worker.is_live:
                 self._check_clock(worker, silent, limits.start_timeout, "start_timeout", "starting")
-            elif self.in_flight[worker.rows.start : worker.rows.stop].any():
-                if worker.activity == RESETTING:
+            elif self.in_flight[crew.rows_of(worker)].any():
+                if activity == RESETTING:
                     self._check_clock(
                         worker, silent, limits.start_timeout, "start_timeout", "a reset"
                     )
                 else:  # idle means that it has not begun what it was given
                     self._check_clock(worker, silent, limits.step_timeout, "step_timeout", "a step")
+
+    def _check_memory(self, worker: WorkerHandle, now: float) -> None:
+        if now - self._memory_seen_at[worker.number] < _MEMORY_INTERVAL:
+            return
+        self._memory_seen_at[worker.number] = now
+        # Asked without a limit too: it is what a worker that gets killed held when last seen.
+        held, limit = worker.resident_memory(), self._limits.worker_memory
+        if limit is not None and held > limit and self.crew.may_recycle:
+            logger.info(
+                "worker %d (environments %d to %d) holds %.0f MB, more than max_worker_memory allows; "
+                "another takes over each environment when its episode ends",
+                worker.number,
+                worker.rows.start,
+                worker.rows.stop - 1,
+                held / 1e6,
+            )
+            self._listen_to(self.crew.start_successor(worker.number))
 
     def _check_clock(
         self, worker: WorkerHandle, silent: float, limit: float | None, name: str, doing: str
@@ -236,14 +267,19 @@ class Supervisor:
         except (EOFError, OSError):
             return  # its end will be noticed
         if isinstance(message, protocol.Failure):
-            raise self._error(worker, message)
+            error = self._error(worker, message)
+            if worker is not self.crew.successor:
+                raise error
+            worker.kill()  # the one it was to take over from goes on
+            self._bury(worker, f"could not take over: {error}")
+            return
         if not hasattr(self, "layout"):
             self._lay_out(worker, message)
         self._check_spaces(worker, message)
-        worker.attach(self.layout, self.memory)
+        self.crew.attach(worker, self.layout, self.memory)
         self._ignore(worker.control.fileno())
         self._listen(worker.outbox.read_fd, worker)
-        self._ask_again(worker)
+        self._ask_again(worker, self.crew.rows_of(worker))
 
     def _lay_out(self, worker: WorkerHandle, ready: protocol.Ready) -> None:
         self.ready, self._layout_from = ready, worker.rows.start
@@ -251,8 +287,8 @@ class Supervisor:
             ready.observation_space,
             ready.action_space,
             len(self.in_flight),
-            len(self.workers),
-            max(map(len, self.ranges)),
+            len(self.crew.ranges),
+            max(map(len, self.crew.ranges)),
         )
         self.memory = SharedArrays(self.layout.specs())
 
@@ -356,22 +392,27 @@ class Supervisor:
         for descriptor in (worker.ended_fd, worker.outbox.read_fd, worker.control.fileno()):
             self._ignore(descriptor)
         number = worker.number
-        self.workers[number] = None
         what = f"worker {number} (environments {worker.rows.start} to {worker.rows.stop - 1})"
         if worker.is_live and worker.activity != IDLE:
             what += f", busy with environment {worker.current_row},"
-        worker.free()
+        rows, heir = self.crew.remove(worker)
         if not hasattr(self, "layout"):
             raise RestartBudgetError(f"{what} {reason} while it built its environments.")
         delay = self.budget.spend(f"{what} {reason}.")
-        logger.warning("%s %s; starting it again in %.0f s", what, reason, delay)
-        for row in worker.rows:
+        if heir is None:
+            logger.warning("%s %s; starting it again in %.0f s", what, reason, delay)
+        else:
+            logger.warning("%s %s; the worker it shared them with has them now", what, reason)
+        for row in rows.tolist():
             self._lose(row)
         self._restart_at[number] = time.monotonic() + delay
+        self._memory_seen_at[number] = time.monotonic() + delay
+        if heir is not None and heir.is_live:
+            self._ask_again(heir, rows)
 
-    def _ask_again(self, worker: WorkerHandle) -> None:
-        """Gives a restarted worker what its predecessor was at: a reset instead of a lost step."""
-        for row in worker.rows:
+    def _ask_again(self, worker: WorkerHandle, rows: np.ndarray) -> None:
+        """Gives a worker what the one before it was at: a reset instead of a lost step."""
+        for row in rows.tolist():
             if self.in_flight[row]:
                 message = self._resets.get(row)
                 index = row - worker.rows.start
@@ -387,12 +428,12 @@ class Supervisor:
 
     def ask_for_all_steps(self) -> None:
         """Sends all environments off with the actions already in shared memory."""
-        if self.disturbed:
+        if self.disturbed or self.crew.hands_over:
             self.ask_for_steps(np.arange(len(self.in_flight)))
             return
         self.in_flight[:] = True
         self._num_in_flight = len(self.in_flight)
-        for worker in self.workers:
+        for worker in self.crew.workers:
             if worker is not None and worker.is_live:  # else `_ask_again` serves its successor
                 worker.mark_progress()
                 worker.push(ALL)
@@ -409,16 +450,13 @@ class Supervisor:
             gone = rows[self._stale[rows] & ~self._owed[rows]]
             self.lost[gone] = True
             self.lost_episodes += len(gone)
-        for worker, share_ in zip(self.workers, self.ranges, strict=True):
-            if worker is None or not worker.is_live:
-                continue
-            mine = rows[(rows >= share_.start) & (rows < share_.stop)]
-            if not len(mine):
+        for worker, mine in self.crew.by_worker(rows):
+            if worker is None or not worker.is_live or not len(mine):
                 continue
             worker.mark_progress()
             if self.disturbed:
                 for row in mine[self._stale[mine]].tolist():
-                    worker.send(protocol.Reset([row - share_.start], [None], None))
+                    worker.send(protocol.Reset([row - worker.rows.start], [None], None))
                 mine = mine[~self._stale[mine]]
             if len(mine):
                 worker.push_rows(mine.tolist())
@@ -429,15 +467,50 @@ class Supervisor:
         self.lost[rows] = self._stale[rows] = self._owed[rows] = False
         self.in_flight[rows] = True
         self._num_in_flight += len(rows)
-        for worker, share_ in zip(self.workers, self.ranges, strict=True):
-            mine = rows[(rows >= share_.start) & (rows < share_.stop)].tolist()
-            for row in mine:
-                index = row - share_.start
-                self._resets[row] = protocol.Reset([index], [seeds[row]], options)
+        if self.crew.hands_over:
+            self._hand_over(rows)
+        for range_ in self.crew.ranges:
+            for row in rows[(rows >= range_.start) & (rows < range_.stop)].tolist():
+                self._resets[row] = protocol.Reset([row - range_.start], [seeds[row]], options)
+        for worker, some in self.crew.by_worker(rows):
+            mine = some.tolist()
             if mine and worker is not None and worker.is_live:
                 worker.mark_progress()
-                indices = [row - share_.start for row in mine]
+                indices = [row - worker.rows.start for row in mine]
                 worker.send(protocol.Reset(indices, [seeds[row] for row in mine], options))
+
+    def _hand_over(self, rows: np.ndarray) -> np.ndarray:
+        taken = self.crew.hand_over(rows)
+        leaver = self.crew.let_go(self.quarantined)
+        if leaver is not None:
+            for descriptor in (leaver.ended_fd, leaver.outbox.read_fd):
+                self._ignore(descriptor)
+            logger.info("worker %d has been replaced; no step was lost", leaver.number)
+        return taken
+
+    def episodes_ended(self, rows: np.ndarray) -> None:
+        """Episodes of `rows` `[B]` have ended, and their answers are in: the moment for another worker
+        to take environments over. Where ending an episode begins the next, it gives the first
+        observation of that instead."""
+        if not self.crew.hands_over:
+            return
+        taken = self._hand_over(rows)
+        if not len(taken):
+            return
+        if not self._starts_over:
+            self.disturbed = True
+            self.owe(taken)
+            return
+        for row in taken.tolist():
+            self.extras.pop(row, None)  # of the episode that the other worker began
+        self._reset_now(taken)
+
+    def _reset_now(self, rows: np.ndarray) -> None:
+        """Starts new episodes of `rows`, whose answers are in, and waits for them."""
+        self.ask_for_resets(rows, [None] * len(self.in_flight), None)
+        self.wait(lambda: not self.in_flight[rows].any())
+        for row in rows.tolist():
+            self.arrived.remove(row)
 
     def quarantine(self, rows: np.ndarray) -> None:
         """Loses the episodes of `rows`, whose answers are in, and steps them no more."""
@@ -453,11 +526,9 @@ class Supervisor:
 
     def start_over(self, rows: np.ndarray) -> None:
         """Loses the episodes of `rows`, whose answers are in, and waits for new ones."""
-        self.ask_for_resets(rows, [None] * len(self.in_flight), None)
         self.lose(rows)
-        self.wait(lambda: not self.in_flight[rows].any())
-        for row in rows.tolist():
-            self.arrived.remove(row)
+        self._reset_now(rows)
+        self.lost[rows] = True  # until the caller knows
 
     def owe(self, rows: np.ndarray) -> None:
         """The next step of `rows` is a reset: their lost episodes have been reported as ended."""
@@ -484,18 +555,39 @@ class Supervisor:
         """Whether `raise_failures` would raise."""
         return bool(self._failures)
 
-    def ask(self, message: Callable[[list[int], range], Any], call: str) -> tuple[Any, ...]:
-        """Sends each worker a message of its own; returns the answers, one per environment."""
-        values: list[Any] = []
-        self.wait(self.all_live)
-        for worker in list(self.workers):
+    def infos(self, rows: np.ndarray) -> Iterator[tuple[list[InfoColumn], np.ndarray, np.ndarray]]:
+        """The infos that workers keep of their environments: the columns, which of `rows` `[B]` they
+        are of (boolean `[B]`), and where in the columns these are."""
+        for worker, mine in self.crew.by_worker(rows):
+            if worker is not None and worker.infos and len(mine):
+                yield worker.infos, np.isin(rows, mine), mine - worker.rows.start
+
+    def ask(
+        self, rows: np.ndarray, message: Callable[[list[int], list[int]], Any], call: str
+    ) -> list[Any]:
+        """Sends messages about the environments `rows` to their workers; returns the answers.
+
+        Args:
+            rows: numbers of environments, whose answers come in that order.
+            message: makes the one to a worker, from the numbers that environments have there and in
+                the vector.
+            call: what is being done, for errors.
+        """
+        values: dict[int, Any] = {}
+        self.wait(self.crew.all_live)
+        for worker, mine in list(self.crew.by_worker(rows)):
+            if not len(mine):
+                continue
             assert worker is not None
-            worker.send(message(list(range(len(worker.rows))), worker.rows))
-            self.wait(lambda worker=worker: bool(self._answers) or worker not in self.workers)
+            numbers = mine.tolist()
+            worker.send(message([row - worker.rows.start for row in numbers], numbers))
+            self.wait(
+                lambda worker=worker: bool(self._answers) or worker not in self.crew.present()
+            )
             if not self._answers:
                 raise WrongCallError(f"worker {worker.number} died in {call}; see the log.")
             answer = self._answers.pop()
             if isinstance(answer, protocol.Failure):
                 raise self._error(worker, answer)
-            values.extend(answer.values)
-        return tuple(values)
+            values |= zip(numbers, answer.values, strict=True)
+        return [values[row] for row in rows.tolist()]

@@ -40,6 +40,9 @@ from kiloworlds.vector.process.protocol import (
 )
 from kiloworlds.vector.process.signals import Signal
 
+_LONG_STEP = 1e-4
+"""Seconds of a step from which on looking at the clock takes no time that counts."""
+
 
 @dataclass(eq=False)
 class _Column:
@@ -53,7 +56,6 @@ class Worker:
     """Steps environments on request.
 
     Args:
-        number: which worker of the pool this is.
         setup: what it runs.
         control: messages to and from the pool.
         inbox, outbox: signals that work or results wait.
@@ -61,13 +63,11 @@ class Worker:
 
     def __init__(
         self,
-        number: int,
         setup: protocol.Setup,
         control: Connection,
         inbox: Signal,
         outbox: Signal,
     ):
-        self._number = number
         self._control = control
         self._inbox_signal, self._outbox_signal = inbox, outbox
         self._read, self._written = 0, 0
@@ -92,7 +92,7 @@ class Worker:
             attach: protocol.Attach = self._control.recv()
             memory = SharedArrays(attach.layout.specs(), receive_descriptor(self._control))
             memory.close()
-            self._attach(attach.layout, memory)
+            self._attach(attach.layout, attach.slot, memory)
             while self._serve():
                 pass
         for env in self._envs:
@@ -126,7 +126,7 @@ class Worker:
                 )
         return env
 
-    def _attach(self, layout: protocol.Layout, memory: SharedArrays) -> None:
+    def _attach(self, layout: protocol.Layout, slot: int, memory: SharedArrays) -> None:
         count, first = len(self._envs), self._setup.first
         self._rows = range(first, first + count)
         self._observation_codec, self._action_codec = layout.observations, layout.actions
@@ -147,10 +147,11 @@ class Worker:
         self._truncated: Any = memory["truncated"].data
         self._parity: Any = memory["parity"].data
         self._seconds: Any = memory["seconds"].data
-        self._progress: Any = memory["progress"][self._number].data
+        self._progress: Any = memory["progress"][slot].data
         self._begun = self._calls = 0
-        self._inbox, self._outbox = memory["inbox"][self._number], memory["outbox"][self._number]
-        self._info_memory, self._info_end = memory["infos"][self._number], 0
+        self._steps_are_long = True  # until the first call of `_step` says otherwise
+        self._inbox, self._outbox = memory["inbox"][slot], memory["outbox"][slot]
+        self._info_memory, self._info_end = memory["infos"][slot], 0
         self._columns_of: list[list[_Column]] = [[] for _ in range(count)]
         self._steps = [env.step for env in self._envs]
         self._loose_actions: dict[int, Any] = {}
@@ -212,7 +213,8 @@ class Worker:
         progress[1] = STEPPING
         self._phase = "step"
         succeeded = True
-        clock = self._clock()
+        clock, weight = self._clock()
+        call_began = clock and clock()
         for index, row, action in zip(indices, rows, actions, strict=True):
             mark += NEXT_MARK
             progress[0] = mark + row
@@ -220,7 +222,7 @@ class Worker:
                 began = clock and clock()
                 observation, reward, terminated, truncated, info = steps[index](action)
                 if began:
-                    self._seconds[row] += time.perf_counter() - began
+                    self._seconds[row] += weight * (clock() - began)
                 if terminated or truncated:
                     observation, info = self._end_episode(index, observation, info)
                 write_observation[parity[row]](row, observation)
@@ -233,12 +235,20 @@ class Worker:
                 self._post(MESSAGE, self._failure(index, error, action))
                 self._phase = "step"
                 succeeded = False
+        if clock:
+            self._steps_are_long = clock() - call_began > _LONG_STEP * len(indices)
         return succeeded
 
-    def _clock(self) -> Callable[[], float] | None:
-        """What to time the next steps with: one call in sixteen, spread like random numbers."""
+    def _clock(self) -> tuple[Any, float]:
+        """What to time the next steps with (None: nothing), and how many steps each stands for.
+
+        Long steps are all timed; of short ones, where it would tell in the speed, those of one call
+        in sixteen, spread like random numbers.
+        """
+        if self._steps_are_long:
+            return time.perf_counter, 1.0
         self._calls += 1
-        return None if self._calls * 0x9E3779B1 & 0xF0000000 else time.perf_counter
+        return (None if self._calls * 0x9E3779B1 & 0xF0000000 else time.perf_counter), 16.0
 
     def _actions(self, indices: Sequence[int]) -> Sequence[Any]:
         if self._action_codec is None:
@@ -417,7 +427,7 @@ def _die_with(descriptor: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Runs a worker on the descriptors the pool passed."""
-    number, control, lifeline, *signals = map(int, arguments)
+    control, lifeline, *signals = map(int, arguments)
     _die_with(lifeline)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the pool to handle
     inbox, outbox = Signal(*signals[:2]), Signal(*signals[2:])
@@ -425,7 +435,7 @@ def main(arguments: list[str]) -> None:
     sys.path[:] = connection.recv()
     # From the process that started this one, over a socket that has no name: nothing foreign.
     setup = pickle.loads(connection.recv_bytes())
-    Worker(number, setup, connection, inbox, outbox).run()
+    Worker(setup, connection, inbox, outbox).run()
 
 
 if __name__ == "__main__":
