@@ -77,16 +77,41 @@ def merge_infos(infos: dict[str, Any], info: dict[str, Any], position: int, size
         if isinstance(value, dict):
             merge_infos(infos.setdefault(key, {}), value, position, size)
         else:
-            if key not in infos:
-                infos[key] = _empty_info(value, size)
-            infos[key][position] = value
+            is_array = isinstance(value, np.ndarray) or np.isscalar(value)
+            like = np.asarray(value) if is_array else np.empty((), object)
+            column_for(infos, key, like.shape, like.dtype, size)[position] = value
         mask[position] = True
 
 
-def _empty_info(value: Any, size: int) -> np.ndarray:
-    if isinstance(value, np.ndarray):
-        return np.zeros((size, *value.shape), value.dtype)
-    dtype = np.asarray(value).dtype if np.isscalar(value) else np.dtype(object)
-    if dtype.kind not in "bif":
-        return np.full(size, None, dtype=object)
-    return np.zeros(size, dtype)
+def column_for(
+    infos: dict[str, Any], key: str, shape: tuple[int, ...], dtype: np.dtype, size: int
+) -> np.ndarray:
+    """The batched values of an info, able to hold ones of this shape and type.
+
+    It is made where it is missing, widened where another type came before, and holds objects, None
+    where there is no value, for what is no number and where shapes differ.
+
+    Args:
+        infos: batched so far, changed in place.
+        key: of the info.
+        shape, dtype: of one value.
+        size: of the batch.
+    """
+    column = infos.get(key)
+    is_number = dtype.kind in "biufc"
+    if column is None:
+        column = np.zeros((size, *shape), dtype) if is_number else np.full(size, None, object)
+    elif column.dtype != object:
+        if not is_number or column.shape[1:] != shape:
+            column = _as_objects(column, infos[f"_{key}"])
+        elif column.dtype != dtype:
+            column = column.astype(np.result_type(column.dtype, dtype), copy=False)
+    infos[key] = column
+    return column
+
+
+def _as_objects(column: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    objects = np.full(len(column), None, dtype=object)
+    for place in np.nonzero(mask)[0]:
+        objects[place] = column[place].copy()
+    return objects

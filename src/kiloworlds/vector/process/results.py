@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from kiloworlds.vector.infos import EpisodeStatistics, merge_infos, own_episodes
+from kiloworlds.vector.infos import EpisodeStatistics, column_for, merge_infos, own_episodes
 from kiloworlds.vector.process.supervisor import Supervisor
 
 ALL_ROWS = slice(None)
@@ -270,19 +270,12 @@ class Results:
                 present = mask[mine]
                 if not present.any():
                     continue
-                column = infos.get(key)
-                if column is None:
-                    column = infos[key] = np.zeros((size, *values.shape[1:]), values.dtype)
-                elif column.shape[1:] != values.shape[1:]:  # its shape changes: an object for each
-                    column = infos[key] = _as_objects(column, infos[f"_{key}"])
-                    for place, value in zip(places[present], values[mine[present]], strict=True):
-                        column[place] = value.copy()
-                    infos[f"_{key}"][places[present]] = True
-                    continue
-                elif column.dtype != values.dtype:
-                    dtype = np.result_type(column.dtype, values.dtype)
-                    column = infos[key] = column.astype(dtype)
-                column[places[present]] = values[mine[present]]
+                column = column_for(infos, key, values.shape[1:], values.dtype, size)
+                if column.dtype == object:
+                    for place, row in zip(places[present], mine[present], strict=True):
+                        column[place] = values[row].copy()
+                else:
+                    column[places[present]] = values[mine[present]]
                 infos.setdefault(f"_{key}", np.zeros(size, bool))[places[present]] = True
         extras = self._supervisor.extras
         if extras:
@@ -292,15 +285,6 @@ class Results:
                     merge_infos(infos, extra.infos or {}, position, size)
                     if self._codec is None:
                         self._loose_observations[row] = extra.observation
-
-
-def _as_objects(column: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    if column.dtype == object:
-        return column
-    objects = np.full(len(column), None, dtype=object)
-    for place in np.nonzero(mask)[0]:
-        objects[place] = column[place].copy()
-    return objects
 
 
 def _copied(batch: Any) -> Any:

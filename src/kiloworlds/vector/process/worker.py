@@ -116,7 +116,10 @@ class Worker:
     def _build(self, index: int) -> gymnasium.Env:
         env = self._setup.make_envs[index]()
         if not isinstance(env, gymnasium.Env):
-            raise TypeError(f"the function made {type(env).__name__}, not a gymnasium.Env.")
+            raise TypeError(
+                f"the function made {type(env).__name__}, not a gymnasium.Env. Environments of "
+                "PettingZoo are known as such where pettingzoo is imported before kiloworlds.make."
+            )
         first = self._envs[0] if self._envs else env
         for name in ("observation_space", "action_space"):
             ours, others = getattr(env, name), getattr(first, name)
