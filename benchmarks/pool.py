@@ -204,7 +204,7 @@ def main() -> None:
     update = options.update
     for name in options.questions:  # each is kept as soon as it is answered
         found = QUESTIONS[name](options, rounds, seconds)
-        write_results("pool", {name: found}, options.quick, update)
+        write_results("pool", {"rounds": rounds, name: found}, options.quick, update)
         update = True
 
 

@@ -6,7 +6,6 @@ Takes the newest full result of each question; `--quick` takes quick ones, to se
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +15,20 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from harness import HERE, RESULTS, median_interval
+from harness import HERE, median_interval
+from summary_pool import pool_section, simulators_section
+from summary_text import (
+    absent_text,
+    find,
+    interval_text,
+    newest,
+    number,
+    provenance,
+    rate_text,
+    ratio_text,
+    seconds_text,
+    table,
+)
 
 DOCS = HERE.parent / "docs"
 IMAGES = DOCS / "images"
@@ -90,93 +102,6 @@ outside (imports, compilation, files and figure included)."""
 
 IMPORT_NOTE = """\
 Seconds to import, in fresh processes. `import kiloworlds` loads no JAX until a name is used."""
-
-
-# ---------------------------------------------------------------------------------------- reading
-
-
-def newest(question: str, quick: bool) -> tuple[str, dict[str, Any]] | None:
-    """File name and content of the newest result, or None if there is none."""
-    pattern = f"{question}-quick-*.json" if quick else f"{question}-[0-9]*.json"
-    paths = sorted(RESULTS.glob(pattern))
-    return (paths[-1].name, json.loads(paths[-1].read_text())) if paths else None
-
-
-def find(records: Iterable[dict[str, Any]], name: str) -> dict[str, Any] | None:
-    """The record called `name`, if it took part."""
-    for record in records:
-        if record["name"] == name and "absent" not in record:
-            return record
-    return None
-
-
-# -------------------------------------------------------------------------------------- formatting
-
-
-def rate_text(value: float) -> str:
-    """1,234,567 as "1.23 M", and so on, to three digits."""
-    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= limit * 0.9995:
-            return f"{float(f'{value / limit:.3g}'):g}{unit}"
-    return f"{value:.3g}"
-
-
-def number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def ratio_text(ratio: dict[str, Any]) -> str:
-    low, high = ratio["interval"]
-    return f"{number(ratio['median'])} [{number(low)}, {number(high)}]"
-
-
-def interval_text(interval: Sequence[float], digits: int) -> str:
-    low, high = interval
-    return f"[{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def seconds_text(values: Sequence[float | None]) -> str:
-    """Median seconds of the seeds that got there, with how many did not."""
-    reached = [value for value in values if value is not None]
-    if not reached:
-        return f"– (0 of {len(values)})"
-    return f"{number(statistics.median(reached))} ({len(reached)} of {len(values)})"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def absent_text(records: Iterable[dict[str, Any]]) -> str:
-    """One sentence naming who could not take part and why."""
-    reasons = {r["name"]: r["absent"] for r in records if "absent" in r}
-    if not reasons:
-        return ""
-    listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-    return f"\n\nNot measured: {listed}."
-
-
-def provenance(name: str, result: dict[str, Any], records: Iterable[dict[str, Any]]) -> str:
-    """Command, machine, versions, date and raw file."""
-    facts = result["machine"]
-    versions: dict[str, set[str]] = {}
-    for record in records:
-        for package, version in record.get("versions", {}).items():
-            versions.setdefault(package, set()).add(version)
-    clock = f" at {facts['mhz'] / 1000:.1f} GHz" if "mhz" in facts else ""
-    memory = f", {facts['memory_gib']:g} GiB" if "memory_gib" in facts else ""
-    lines = [
-        f"`{result['command']}`",
-        f"{facts['processor']}{clock}, {facts['cores']} cores{memory}, {facts['system']}",
-        f"{result['date']}, commit {result['commit'] or 'unknown'}, load before the start "
-        f"{facts['load_before']:.2f}, {result['rounds']} rounds",
-    ]
-    if versions:
-        found = (f"{package} {' and '.join(sorted(seen))}" for package, seen in versions.items())
-        lines.append(", ".join(found))
-    lines.append(f"raw data: [`{name}`](../benchmarks/results/{name})")
-    return "\n".join(f"- {line}" for line in lines)
 
 
 # ------------------------------------------------------------------------------------ environments
@@ -571,6 +496,8 @@ def main() -> None:
     for question, section, figure in (
         ("envs", envs_section, envs_figure),
         ("training", training_section, training_figure),
+        ("pool", pool_section, None),
+        ("simulators", simulators_section, None),
         ("memory", memory_section, None),
     ):
         found = newest(question, options.quick)

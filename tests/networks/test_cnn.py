@@ -100,7 +100,7 @@ def test_the_newest_frame_of_a_stack_of_colours_is_seen_apart():
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (images(4, 35, 84), "36 x 36 pixels or more, not 35 x 84"),
+        (images(4, 26, 84), "27 x 27 pixels or more, not 26 x 84"),
         (Box(0, 1, (4, 84, 84)), "needs images of uint8"),
         (Discrete(3), "needs images of uint8"),
     ],

@@ -17,9 +17,12 @@ from kiloworlds.core.spaces import Box, Space
 from kiloworlds.networks.initializers import orthogonal
 from kiloworlds.networks.mlp import Linear
 
-_KERNELS = (8, 4, 3)
-_STRIDES = (4, 2, 1)
-SMALLEST_IMAGE = 36
+_LAYERS = ((8, 4), (4, 2), (3, 1))
+"""Kernel and stride of each convolution."""
+_LAYERS_OF_SMALL_IMAGES = ((6, 3), (4, 2), (3, 1))
+"""Below `_SMALL_IMAGE` pixels the others would leave next to nothing: one place of 42 x 42."""
+_SMALL_IMAGE = 64
+SMALLEST_IMAGE = 27
 """Height and width, in pixels, below which the three convolutions leave nothing."""
 
 
@@ -130,7 +133,8 @@ class ImageEncoder(eqx.Module):
 
     Args:
         space: the images; see `image_shape`.
-        channels: outputs of the three convolutions (kernels 8, 4, 3; strides 4, 2, 1).
+        channels: outputs of the three convolutions (kernels 8, 4, 3; strides 4, 2, 1; for images
+            below 64 pixels kernels 6, 4, 3; strides 3, 2, 1).
         features: width of the result.
 
     Raises:
@@ -143,9 +147,10 @@ class ImageEncoder(eqx.Module):
 
     def __init__(self, key: Key[Array, ""], space: Space, channels: tuple[int, ...], features: int):
         height, width, inputs = image_shape(space)
-        keys = jax.random.split(key, len(_KERNELS) + 1)
+        shapes = _LAYERS_OF_SMALL_IMAGES if min(height, width) < _SMALL_IMAGE else _LAYERS
+        keys = jax.random.split(key, len(shapes) + 1)
         layers = []
-        for index, (kernel, stride) in enumerate(zip(_KERNELS, _STRIDES, strict=True)):
+        for index, (kernel, stride) in enumerate(shapes):
             layers.append(Convolution(keys[index], inputs, channels[index], kernel, stride))
             height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
             inputs = channels[index]

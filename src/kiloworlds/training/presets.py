@@ -192,9 +192,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         # At most 21. Small pictures and a small network, for processors without a GPU.
         "ALE/Pong-v5": {
             "preprocessing": {"size": 42},
-            "total_steps": 5_000_000,
+            "total_steps": 4_000_000,
             "num_envs": 32,
             "num_steps": 64,
+            "num_epochs": 3,
             "num_minibatches": 8,
             "learning_rate": 1e-3,
             "cnn_channels": (16, 32, 32),
