@@ -137,23 +137,17 @@ class Results:
             side = self._observation_arrays[self._align()] if rows is None else self._gathered(rows)
             parts += [(side[position], "its observation") for position in self._float_positions]
         for array, what in parts:
-            # One pass over the numbers; only an overflow or a culprit needs the second.
-            if math.isfinite(np.vdot(array, array).real):
-                continue
-            bad = np.nonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0]
+            bad = _rows_not_finite(array)
             if len(bad):
                 return (bad if rows is None else rows[bad]), what
-        return self._find_nonfinite_finals(self._all if rows is None else rows)
-
-    def _find_nonfinite_finals(self, rows: np.ndarray) -> tuple[np.ndarray, str]:
-        """The same for the last observations of episodes, which a reset has followed already."""
         if self._mode == AutoresetMode.SAME_STEP and self._float_positions:
-            ended = rows[self._terminated[rows] | self._truncated[rows]]
+            # Of episodes that have ended, too, which a reset has followed already.
+            over = self._terminated | self._truncated
+            ended = np.flatnonzero(over) if rows is None else rows[over[rows]]
             for position in self._float_positions if len(ended) else ():
-                array = self._final_arrays[position][ended]
-                finite = np.isfinite(array).reshape(len(ended), -1).all(axis=1)
-                if not finite.all():
-                    return ended[~finite], "the last observation of an episode"
+                bad = _rows_not_finite(self._final_arrays[position][ended])
+                if len(bad):
+                    return ended[bad], "the last observation of an episode"
         return _NOBODY, ""
 
     def slowest(self) -> tuple[int, float]:
@@ -285,6 +279,14 @@ class Results:
                     merge_infos(infos, extra.infos or {}, position, size)
                     if self._codec is None:
                         self._loose_observations[row] = extra.observation
+
+
+def _rows_not_finite(array: np.ndarray) -> np.ndarray:
+    """Which rows of `[B, ...]` hold NaN or Inf."""
+    # One pass over the numbers; only an overflow or a culprit needs the second.
+    if math.isfinite(np.vdot(array, array).real):
+        return _NOBODY
+    return np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
 
 
 def _copied(batch: Any) -> Any:

@@ -1,5 +1,6 @@
 """Keeps the workers of a pool at work: starts them, hands out work, listens, replaces the fallen."""
 
+import functools
 import select
 import threading
 import time
@@ -43,6 +44,12 @@ class Limits:
     start_timeout: float | None
     on_error: str
     worker_memory: float | None = None
+
+    @functools.cached_property
+    def patience(self) -> float:
+        """Seconds after which to look whether one has passed."""
+        limits = [limit for limit in (self.step_timeout, self.start_timeout) if limit]
+        return min([1.0, *(limit / 4 for limit in limits)])
 
     def __post_init__(self) -> None:
         for name in ("step_timeout", "start_timeout"):
@@ -198,10 +205,7 @@ class Supervisor:
 
     def _patience(self) -> float:
         """Seconds until some clock must be looked at."""
-        limits = [
-            limit for limit in (self._limits.step_timeout, self._limits.start_timeout) if limit
-        ]
-        patience = min([1.0, *(limit / 4 for limit in limits)])
+        patience = self._limits.patience
         if None in self.crew.workers:
             now = time.monotonic()
             for number, worker in enumerate(self.crew.workers):
@@ -558,6 +562,8 @@ class Supervisor:
     def infos(self, rows: np.ndarray) -> Iterator[tuple[list[InfoColumn], np.ndarray, np.ndarray]]:
         """The infos that workers keep of their environments: the columns, which of `rows` `[B]` they
         are of (boolean `[B]`), and where in the columns these are."""
+        if not any(worker.infos for worker in self.crew.present()):
+            return
         for worker, mine in self.crew.by_worker(rows):
             if worker is not None and worker.infos and len(mine):
                 yield worker.infos, np.isin(rows, mine), mine - worker.rows.start
