@@ -87,8 +87,14 @@ def engines(options: Any, rounds: int, seconds: float) -> list[dict[str, Any]]:
         for num_envs in (64,) if options.quick else (16, 64):
             log(f"{env} x {num_envs}")
             common = {"num_envs": num_envs, "seconds": max(seconds, 1.0)}
+            ours = common | {"env": env} | ours_options
+            pools = [
+                Competitor(f"kiloworlds, {name}", OURS, ours | {"backend": backend})
+                for name, backend in (("processes", "process"), ("threads", "thread"))
+            ]
             entries = [
-                Competitor("kiloworlds", OURS, common | {"env": env} | ours_options),
+                Competitor("kiloworlds", OURS, ours),
+                *(pools if num_envs == 64 else []),
                 Competitor(
                     "EnvPool",
                     "peers/envpool_tasks.py",

@@ -19,7 +19,8 @@ computing ones use a core for 0.2 and 4 ms."""
 
 ENGINES_NOTE = """\
 What `kiloworlds.make(id, num_envs)` takes by itself (`backend="auto"`), against EnvPool with two
-threads; Pong with the same preprocessing (84 × 84, four frames, frame skip 4)."""
+threads; Pong with the same preprocessing (84 × 84, four frames, frame skip 4). The last two columns
+are the worker pool on Gymnasium's environments, in processes and in threads."""
 
 FRAMES_NOTE = """\
 64 environments that compute nothing give observations of 4 × 84 × 84 bytes. *memcpy* copies as much
@@ -90,9 +91,17 @@ def _engines_table(cells: Sequence[dict[str, Any]]) -> str:
                 rate_text(ours["rate"]),
                 rate_text(theirs["rate"]),
                 ratio_text(ours["ratios"]["EnvPool"]),
+                *(
+                    "–" if record is None else rate_text(record["rate"])
+                    for record in (
+                        find(cell["records"], f"kiloworlds, {workers}")
+                        for workers in ("processes", "threads")
+                    )
+                ),
             ]
         )
-    return table(("", "environments", "kiloworlds", "EnvPool", "ratio"), rows)
+    header = ("", "environments", "kiloworlds", "EnvPool", "ratio", "in processes", "in threads")
+    return table(header, rows)
 
 
 def _frames_table(cells: Sequence[dict[str, Any]]) -> str:
