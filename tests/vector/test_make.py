@@ -1,3 +1,5 @@
+import time
+
 import gymnasium
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ import pytest
 import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError, UnknownNameError
 from kiloworlds.envs.classic.cartpole import CartPole
+from kiloworlds.vector.choice import host_backend
 
 
 def test_auto_prefers_compiled():
@@ -14,17 +17,49 @@ def test_auto_prefers_compiled():
     assert kw.make(CartPole(), num_envs=1).backend == "compiled"
 
 
-def test_auto_runs_several_simulators_in_processes():
-    for env, parameters in (
-        ("LunarLander-v3", {"gravity": -8.0}),  # no native engine takes it
-        (lambda: gymnasium.make("CartPole-v1"), {}),
-        ([lambda: gymnasium.make("CartPole-v1")] * 2, {}),
-    ):
-        envs = kw.make(env, num_envs=2, **parameters)
-        assert envs.backend == "process"
+class WaitingEnv(gymnasium.Env):
+    """Takes 5 ms for a step."""
+
+    def __init__(self):
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        time.sleep(0.005)
+        return np.zeros(2, np.float32), 1.0, False, False, {}
+
+
+class CannotBeTried(WaitingEnv):
+    """Fails in its first step."""
+
+    def step(self, action):
+        raise ValueError("no world to step")
+
+
+@pytest.mark.parametrize(
+    ("env", "parameters", "num_envs", "backend"),
+    [
+        (lambda: WaitingEnv(), {}, 2, "process"),
+        ([lambda: WaitingEnv()] * 4, {}, 4, "process"),
+        (lambda: gymnasium.make("CartPole-v1"), {}, 2, "sync"),
+        ("LunarLander-v3", {"gravity": -8.0}, 2, "sync"),  # no native engine takes it
+        (lambda: CannotBeTried(), {}, 2, "process"),
+        (lambda: WaitingEnv(), {}, 1, "sync"),
+        (lambda: gymnasium.make("CartPole-v1"), {"num_workers": 1}, 2, "process"),
+    ],
+)
+def test_auto_takes_workers_where_they_pay(env, parameters, num_envs, backend):
+    with kw.make(env, num_envs=num_envs, **parameters) as envs:
+        assert envs.backend == backend
         envs.reset(seed=0)
-        assert len(envs.step(envs.action_space.sample())[1]) == 2
-        envs.close()
+
+
+def test_many_environments_go_to_workers_even_if_they_are_fast():
+    assert host_backend(4096, lambda: gymnasium.make("CartPole-v1")) == "process"
 
 
 def test_settings_of_the_pool_belong_to_it():

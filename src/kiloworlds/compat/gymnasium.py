@@ -19,7 +19,8 @@ from kiloworlds.compat.refusals import as_factory, refuse
 from kiloworlds.core.errors import InvalidValueError, WrongCallError, did_you_mean
 from kiloworlds.core.registry import find_spec
 from kiloworlds.vector.base import VectorEnv, check_num_envs
-from kiloworlds.vector.make import gymnasium_factory, host_backend, make
+from kiloworlds.vector.choice import host_backend
+from kiloworlds.vector.make import gymnasium_factory, make
 from kiloworlds.vector.process.pool import ProcessExecutor
 from kiloworlds.vector.sync import SyncExecutor
 
@@ -220,8 +221,8 @@ def make_vec(
         num_envs: how many, 1 or more.
         vectorization_mode: "vector_entry_point" runs the compiled environment of that id, "async"
             the worker pool, "sync" this process. None takes the compiled one where there is one and
-            neither wrappers nor a spec ask for Gymnasium's, else the pool where there are
-            environments and cores to share.
+            neither wrappers nor a spec ask for Gymnasium's, else the pool or this process, whichever
+            is faster.
         vector_kwargs: arguments of `AsyncVectorEnv` or `SyncVectorEnv`; for compiled environments
             those of `kiloworlds.make` that concern the vector, such as `output`.
         wrappers: applied to each environment in turn; not for compiled environments.
@@ -253,7 +254,7 @@ def make_vec(
         )
     num_envs = check_num_envs(num_envs)
     vector_kwargs, wrappers = dict(vector_kwargs or {}), list(wrappers or [])
-    mode = _choose_mode(id, num_envs, vectorization_mode, wrappers)
+    mode = _choose_mode(id, num_envs, vectorization_mode, wrappers, kwargs)
     if mode is VectorizeMode.VECTOR_ENTRY_POINT:
         if wrappers:
             reason = "compiled environments take none; use vectorization_mode='async'"
@@ -273,7 +274,11 @@ def _name(id: str | EnvSpec) -> str:
 
 
 def _choose_mode(
-    id: str | EnvSpec, num_envs: int, mode: Any, wrappers: Sequence[Any]
+    id: str | EnvSpec,
+    num_envs: int,
+    mode: Any,
+    wrappers: Sequence[Callable[[gymnasium.Env], gymnasium.Env]],
+    kwargs: dict[str, Any],
 ) -> VectorizeMode:
     is_compiled = isinstance(id, str) and find_spec(id) is not None
     if mode is not None:
@@ -287,7 +292,8 @@ def _choose_mode(
             ) from error
     if is_compiled and not wrappers:
         return VectorizeMode.VECTOR_ENTRY_POINT
-    return VectorizeMode.ASYNC if host_backend(num_envs) == "process" else VectorizeMode.SYNC
+    backend = host_backend(num_envs, _factory(id, kwargs, wrappers))
+    return VectorizeMode.ASYNC if backend == "process" else VectorizeMode.SYNC
 
 
 def _check_names(vector_class: type, vector_kwargs: dict[str, Any]) -> None:

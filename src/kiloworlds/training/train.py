@@ -27,7 +27,11 @@ from kiloworlds.training.run import (
     save_checkpoint,
     write_environment,
 )
-from kiloworlds.vector.make import host_backend, make, native_engine
+from kiloworlds.vector.choice import host_backend
+from kiloworlds.vector.make import gymnasium_factory, make, native_engine
+from kiloworlds.vector.pettingzoo import PettingZooVectorEnv
+from kiloworlds.vector.pettingzoo.ids import PREFIX as PETTINGZOO_PREFIX
+from kiloworlds.vector.pixels import pixel_options, preprocess
 
 WINDOW = 100
 """Episodes over which `rollout/ep_rew_mean` is taken."""
@@ -90,6 +94,8 @@ def train(
 def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
     """The loop that fits the environment: fused for compiled ones, else on the host."""
     _check_env_kwargs(config.env_kwargs)
+    if config.env_id.startswith(PETTINGZOO_PREFIX):
+        raise _several_agents(config)
     spec = find_spec(config.env_id)
     if spec is not None and config.backend in ("auto", "compiled"):
         for name in ("batch_size", "max_staleness", "preprocessing"):
@@ -122,7 +128,17 @@ def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
         **options,
         **config.env_kwargs,
     )
+    if isinstance(envs, PettingZooVectorEnv):  # as a function "my_file:make_env" may build it
+        envs.close()
+        raise _several_agents(config)
     return HostTraining(config, envs)
+
+
+def _several_agents(config: TrainConfig) -> InvalidValueError:
+    return InvalidValueError(
+        f"{config.env_id} has several agents, and {config.algorithm} trains a single one: several "
+        "cannot be trained yet, but kiloworlds.make runs them."
+    )
 
 
 def _host_backend(config: TrainConfig) -> str:
@@ -130,7 +146,12 @@ def _host_backend(config: TrainConfig) -> str:
     asks_for_pool = config.batch_size is not None  # each environment at its own pace
     if not asks_for_pool and native_engine(config.env_id, config.preprocessing, config.env_kwargs):
         return "native"
-    return "process" if asks_for_pool else host_backend(config.num_envs)
+    if asks_for_pool or config.num_workers is not None:
+        return "process"
+    make_env = gymnasium_factory(config.env_id, config.env_kwargs)
+    if config.preprocessing is not None:
+        make_env = preprocess(make_env, pixel_options(config.preprocessing))
+    return host_backend(config.num_envs, make_env)
 
 
 def _check_env_kwargs(env_kwargs: dict[str, Any]) -> None:

@@ -14,7 +14,6 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from kiloworlds.core.devices import available_cores
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import (
     InvalidValueError,
@@ -25,6 +24,7 @@ from kiloworlds.core.errors import (
 from kiloworlds.core.registry import EnvSpec, find_spec, list_envs
 from kiloworlds.core.user_code import load_user_object
 from kiloworlds.vector.base import VectorEnv, check_num_envs, parse_autoreset_mode
+from kiloworlds.vector.choice import host_backend
 from kiloworlds.vector.compiled import CompiledVectorEnv
 from kiloworlds.vector.native.engines import (
     Engine,
@@ -79,7 +79,8 @@ def make(
             "process" (any Gymnasium environment, in worker processes), "thread" (the same, in
             threads), "sync" (the same, one after the other), or "auto": compiled where there is a
             compiled environment of that id, else native where an installed engine runs that id as
-            asked, else process where there are two environments and two cores to share, else sync.
+            asked, else process or sync, whichever is faster: one environment is built and tried out
+            for a moment.
         engine: the native engine; None for the first that runs the id as asked, in the order of
             `kiloworlds list --backends`.
         preprocessing: of image observations: "atari", `PixelOptions` or a dictionary of its options.
@@ -188,12 +189,6 @@ def native_engine(
     pixels = None if preprocessing is None else pixel_options(preprocessing)
     engine = find_engine(Wanted(env_id, env_kwargs or {}, pixels))
     return None if engine is None else engine.name
-
-
-def host_backend(num_envs: int) -> Literal["process", "sync"]:
-    """The faster executor for environments that are not compiled."""
-    pays = num_envs > 1 and available_cores() > 1 and sys.platform == "linux"
-    return "process" if pays else "sync"
 
 
 def _check_backend(backend: str, engine: str | None) -> str:
@@ -360,7 +355,7 @@ def _make_on_host(request: _Request, make_env: Any) -> VectorEnv:
             common = common | {"episode_statistics": "environment"}
     backend, num_envs = request.backend, request.num_envs
     if backend == "auto":
-        backend = "process" if request.pool else host_backend(num_envs)
+        backend = "process" if request.pool else host_backend(num_envs, make_env)
     if backend == "process":
         return ProcessExecutor(make_env, num_envs, **common, **request.pool)
     if backend == "thread":

@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from kiloworlds.core.errors import InvalidValueError, WrongCallError, did_you_mean
 from kiloworlds.vector.base import VectorEnv, check_num_envs, make_env_list
+from kiloworlds.vector.choice import host_backend
 from kiloworlds.vector.infos import with_masks
 from kiloworlds.vector.pettingzoo.adapters import LAYOUT, Adapting
 from kiloworlds.vector.pettingzoo.layout import AgentKind, AgentLayout, block_space
@@ -55,8 +56,8 @@ class PettingZooVectorEnv(VectorEnv):
         make_env: builds one environment, a `ParallelEnv` or an `AECEnv`; or one function per
             environment.
         num_envs: how many, N.
-        backend: "process", "thread", "sync", or "auto": process where there are two environments and
-            two cores to share, or an option of it is given.
+        backend: "process", "thread", "sync", or "auto": process where an option of it is given, else
+            process or sync, whichever is faster.
         kinds: names of agents by kind, where they shall be sorted otherwise than by their spaces and
             names, `{"wolf": ["agent_0"], "sheep": ["agent_1", "agent_2"]}`. Observations and actions
             are then always blocks keyed by kind.
@@ -88,7 +89,7 @@ class PettingZooVectorEnv(VectorEnv):
     ):
         num_envs = check_num_envs(num_envs)
         make_envs = [Adapting(build, kinds) for build in make_env_list(make_env, num_envs)]
-        executor_class = _executor_class(backend, num_envs, options)
+        executor_class = _executor_class(backend, make_envs, options)
         self.executor: Any = executor_class(make_envs, num_envs, **options)
         """The executor that runs the environments."""
         try:
@@ -289,12 +290,12 @@ class PettingZooVectorEnv(VectorEnv):
         self.executor.close(**kwargs)
 
 
-def _executor_class(backend: str, num_envs: int, options: dict[str, Any]) -> Callable[..., Any]:
-    from kiloworlds.vector.make import host_backend  # which itself makes vectors of this kind
-
+def _executor_class(
+    backend: str, make_envs: Sequence[Callable[[], Any]], options: dict[str, Any]
+) -> Callable[..., Any]:
     pool_only = [name for name in options if name not in _parameters(SyncExecutor)]
     if backend == "auto":
-        backend = "process" if pool_only else host_backend(num_envs)
+        backend = "process" if pool_only else host_backend(len(make_envs), make_envs)
     if backend not in _EXECUTORS:
         raise InvalidValueError(
             f"backend={backend!r} does not run PettingZoo environments; give 'auto', "
