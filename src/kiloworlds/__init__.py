@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from kiloworlds.training.run import Run, load
     from kiloworlds.training.train import train
     from kiloworlds.vector.make import make
+    from kiloworlds.vector.pixels import PixelOptions
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Environment",
     "MultiAgentEnvironment",
+    "PixelOptions",
     "Run",
     "Step",
     "list_envs",
@@ -29,6 +31,7 @@ __all__ = [
 _HOME = {
     "Environment": "core.environment",
     "MultiAgentEnvironment": "core.environment",
+    "PixelOptions": "vector.pixels",
     "Run": "training.run",
     "Step": "core.environment",
     "list_envs": "core.registry",
@@ -47,4 +50,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, "__version__"])

@@ -1,11 +1,45 @@
 """A run small enough to train in a test, shared by the tests of what reads runs."""
 
 import json
+import sys
 
 import pytest
 
 from kiloworlds.cli.main import main
 
+FILE_OF_ONES_OWN = '''
+import gymnasium
+import numpy as np
+
+
+class Guess(gymnasium.Env):
+    """Takes no render_mode, and looks like nothing."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 4
+        return np.array([0.25, 0.5], np.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        return np.array([0.25, 0.75], np.float32), 1.0, False, self.left == 0, {}
+
+
+class Broken(Guess):
+    """Fails at the first step."""
+
+    def step(self, action):
+        raise ValueError("the road is closed")
+
+
+def several_agents():
+    from mpe2 import simple_spread_v3
+
+    return simple_spread_v3.parallel_env()
+'''
 TINY = ("-n", "512", "--num-envs", "4", "--num-steps", "64", "--hidden-sizes", "8")
 
 
@@ -42,3 +76,14 @@ def json_of(command):
         return json.loads(out)
 
     return run
+
+
+@pytest.fixture
+def own_file(tmp_path, monkeypatch):
+    """The current directory has a file with environments; returns the name of its module."""
+    name = "kw_cli_own_file"
+    (tmp_path / f"{name}.py").write_text(FILE_OF_ONES_OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield name
+    sys.modules.pop(name, None)

@@ -57,3 +57,15 @@ def test_path_that_does_not_exist(command, tmp_path):
     code, _, err = command("eval", tmp_path / "none")
     assert code == 2
     assert "there is no run directory" in err
+
+
+def test_one_episode_has_no_interval(command, json_of, trained):
+    one = ("eval", trained, "--episodes", 1)
+    code, out, _ = command(*one, "--seed-index", 0)
+    assert code == 0
+    assert "interval" not in out
+    assert "over 1 episode\n" in out
+    assert json_of(*one, "--seed-index", 0)["interval"] is None
+    _, out, _ = command(*one)  # of each seed: those make an interval
+    assert "95% interval" in out
+    assert "over 1 episode of each of 2 seeds\n" in out

@@ -1,4 +1,8 @@
 import importlib.util
+import io
+
+import pytest
+from rich.console import Console
 
 import kiloworlds
 from kiloworlds.cli import list as list_command
@@ -73,3 +77,49 @@ def test_tells_which_backend_runs_an_id(json_of, command):
     code, _, err = command("list", "--backends", "CartPoole-v1")
     assert code == 2
     assert "'CartPole-v1'" in err
+
+
+def test_install_commands_are_shown_whole(command, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        list_command.importlib.util,
+        "find_spec",
+        lambda name: None if name in ("Box2D", "mujoco") else real(name),
+    )
+    _, out, _ = command("list", "BipedalWalker-v3")
+    assert 'pip install "kiloworlds[box2d]"' in out
+    monkeypatch.setattr(list_command.Engine, "is_installed", False)
+    _, out, _ = command("list", "--backends")
+    assert 'pip install "kiloworlds[mujoco]"' in out
+
+
+def test_marks_the_backend_that_make_takes(command):
+    _, out, _ = command("list", "--backends", "CartPole-v1")
+    marked = [line for line in out.splitlines() if line.startswith("*")]
+    assert marked[0].split()[:2] == ["*", "compiled"]
+    assert marked[1:] == ["* kiloworlds.make('CartPole-v1', 64) takes this one."]
+
+
+def test_nothing_is_cut_in_a_pipe(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = command("list")
+    assert "…" not in out
+    lines = {line.split()[0]: line for line in out.splitlines() if line}
+    for entry in environments():
+        assert f"{entry['kind']} " in lines[entry["id"]]
+        assert lines[entry["id"]].rstrip().endswith(entry["missing"] or "")
+    _, out, _ = command("list", "--backends")
+    assert "kiloworlds' own environments, as one XLA program" in out
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_columns_fold_in_a_terminal(monkeypatch, width):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=width, color_system=None)
+    monkeypatch.setattr(list_command.options, "console", lambda as_json: console)
+    list_command.run([])
+    shown = text.getvalue().split("compiled,")[0]
+    assert "…" not in shown
+    assert max(len(line) for line in shown.splitlines()[:-1]) <= width
+    if width >= 80:
+        assert "MountainCarContinuous-v0 " in shown

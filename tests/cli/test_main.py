@@ -86,3 +86,37 @@ def test_reader_that_leaves_is_no_error():
     with process.stderr:
         assert process.stderr.read() == ""
     assert process.wait() in (0, 1)
+
+
+def test_traceback_of_a_worker_is_shown_only_with_debug(command, own_file, caplog):
+    words = (
+        *("train", "ppo", f"{own_file}:Broken", "-n", 64, "--num-envs", 2, "--num-steps", 16),
+        *("--num-workers", 1, "--max-restarts", 1),
+    )
+    code, _, err = command(*words)
+    assert code == 1
+    assert "the road is closed (--debug shows its traceback)" in err
+    assert "Traceback" not in err + caplog.text
+    with pytest.raises(kiloworlds.core.errors.KiloworldsError, match="Its own traceback:"):
+        command(*words, "--debug")
+
+
+def test_error_of_an_environment_is_one_sentence(command, monkeypatch):
+    from kiloworlds.vector.faults import EnvironmentFailedError
+
+    def fail(arguments):
+        raise EnvironmentFailedError(3, "reset", "", "ValueError: no road", "Traceback: here")
+
+    monkeypatch.setattr("kiloworlds.cli.list.run", fail)
+    code, out, err = command("list")
+    assert (code, out) == (1, "")
+    assert err == (
+        "kiloworlds: environment 3 failed in reset: ValueError: no road (--debug shows its "
+        "traceback)\n"
+    )
+
+
+def test_top_level_shows_the_public_names_only():
+    assert set(dir(kiloworlds)) == {*kiloworlds.__all__, "__version__"}
+    assert all(hasattr(kiloworlds, name) for name in kiloworlds.__all__)
+    assert kiloworlds.PixelOptions(size=42).size == 42

@@ -70,3 +70,20 @@ def test_wrong_use(command, trained, words, complaint):
     code, out, err = command("play", trained, *words)
     assert (code, out) == (2, "")
     assert complaint in err
+
+
+def test_environment_without_picture_or_render_mode_plays_in_the_terminal(
+    command, own_file, tmp_path
+):
+    path = tmp_path / "run"
+    code, _, err = command(
+        *("train", "ppo", f"{own_file}:Guess", "-n", 64, "--num-envs", 2, "--num-steps", 16),
+        *("--num-workers", 1, "--run-dir", path),
+    )
+    assert code == 0, err
+    for flags in ((), ("--ascii",)):
+        code, out, err = command("play", path, "--import", own_file, *flags)
+        assert code == 0, err
+        assert "[0.25 0.5 ]\nstep 0  return 0\n" in out
+        assert re.search(r"\[0.25 0.75\]\nstep 4  action [01]  reward 1  return 4\n", out)
+    assert not (path / "videos").exists()

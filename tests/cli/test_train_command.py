@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 import kiloworlds
+from kiloworlds.cli import options
+from kiloworlds.cli import train as train_command
 from kiloworlds.cli.settings import settings_of
 from kiloworlds.training.config import setting_names
 
@@ -178,3 +180,65 @@ def test_interrupt_leaves_a_usable_run(tmp_path):
     assert 0 < result["steps"] < 1e9
     observations = np.zeros((3, 4), np.float32)
     assert kiloworlds.load(path).policy.act(observations).shape == (3,)
+
+
+def test_next_commands_import_the_file_of_the_environment(command, own_file, tmp_path):
+    path = tmp_path / "run"
+    own = ("--num-workers", 1, "--run-dir", path)
+    code, out, err = command("train", "ppo", f"{own_file}:Guess", *TINY, *own)
+    assert code == 0, err
+    assert f"kiloworlds eval {path} --import {own_file}\n" in out
+    assert f"kiloworlds play {path} --import {own_file}\n" in out
+    del sys.modules[own_file]
+    code, out, err = command("eval", path, "--episodes", 1, "--import", own_file)
+    assert code == 0, err
+    assert f"kiloworlds play {path} --import {own_file}\n" in out
+
+
+@pytest.mark.parametrize(
+    ("env_id", "imports", "words"),
+    [
+        ("CartPole-v1", (), "a"),
+        ("ALE/Pong-v5", ("one", "two"), "a --import one two"),
+        ("my_file:MyEnv", ("my_file",), "a --import my_file"),
+        ("my files/b.py:MyEnv", (), "a --import 'my files/b.py'"),
+        ("pettingzoo:mpe2.simple_spread_v3", (), "a"),
+    ],
+)
+def test_words_that_load_a_run(env_id, imports, words):
+    assert options.run_words("a", env_id, imports) == words
+
+
+def test_several_agents_are_refused_before_there_is_a_run(command, own_file, tmp_path):
+    for env_id in ("pettingzoo:mpe2.simple_spread_v3", f"{own_file}:several_agents"):
+        code, out, err = command("train", "ppo", env_id, *TINY)
+        assert (code, out) == (2, "")
+        assert err == (
+            f"kiloworlds: {env_id} has several agents, and ppo trains a single one: several cannot "
+            "be trained yet, but kiloworlds.make runs them.\n"
+        )
+        assert not (tmp_path / "runs").exists()
+
+
+def test_says_that_steps_are_rounded_up(command, tmp_path):
+    few = ("--num-envs", 4, "--num-steps", 64, "--hidden-sizes", 8, "--run-dir", tmp_path / "run")
+    code, out, _ = command("train", "ppo", "CartPole-v1", "-n", 300, *few)
+    assert code == 0
+    assert "512 steps instead of 300: training takes whole rollouts of 256" in out
+    code, out, _ = command("train", "ppo", "CartPole-v1", "-n", 510, *few)
+    assert code == 0
+    assert "instead of" not in out
+    _, out, _ = command("train", "ppo", "CartPole-v1", "--help")
+    assert "Rounded up to whole rollouts" in " ".join(out.replace("│", " ").split())
+
+
+def test_flags_win_over_the_preset_of_atari():
+    settings, _ = train_command._parse("ppo", "ALE/Breakout-v5", {}, [])
+    assert settings["preprocessing"] == "atari"
+    for given, read in (('{"size": 42}', '{"size": 42}'), ("None", None)):
+        settings, _ = train_command._parse("ppo", "ALE/Breakout-v5", {}, ["--preprocessing", given])
+        assert settings["preprocessing"] == read
+    settings, _ = train_command._parse(
+        "ppo", "ALE/Breakout-v5", {"preprocessing": {"size": 42}}, []
+    )
+    assert settings["preprocessing"] == '{"size": 42}'

@@ -1,3 +1,6 @@
+import sys
+import types
+
 import gymnasium
 import pytest
 
@@ -39,5 +42,33 @@ def test_render_modes():
     class Textual(gymnasium.Env):
         metadata = {"render_modes": ["human", "ansi"]}  # noqa: RUF012
 
+        def __init__(self, render_mode: str | None = None):
+            self.render_mode = render_mode
+
     gymnasium.register("TaskTestText-v0", entry_point=Textual)
     assert gymnasium_render_mode("TaskTestText-v0") == "ansi"
+
+
+def test_what_takes_no_render_mode_is_given_none(monkeypatch):
+    module = types.ModuleType("task_test_module")
+
+    class Plain(gymnasium.Env):
+        metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+        def __init__(self, length: int = 3):
+            self.length = length
+
+    class Drawn(Plain):
+        def __init__(self, render_mode: str | None = None):
+            self.render_mode = render_mode
+
+    for thing in (Plain, Drawn):
+        setattr(module, thing.__name__, thing)
+    gymnasium.register("TaskTestPlain-v0", entry_point=Plain)
+    gymnasium.register("TaskTestDrawn-v0", entry_point=lambda **kwargs: Drawn(**kwargs))
+    assert gymnasium_render_mode("task_test_module:Plain") == "rgb_array"  # not imported: unknown
+    monkeypatch.setitem(sys.modules, "task_test_module", module)
+    assert gymnasium_render_mode("task_test_module:Plain") is None
+    assert gymnasium_render_mode("task_test_module:Drawn") == "rgb_array"
+    assert gymnasium_render_mode("TaskTestPlain-v0") is None
+    assert gymnasium_render_mode("TaskTestDrawn-v0") == "rgb_array"

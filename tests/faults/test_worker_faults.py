@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import itertools
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from pool_envs import CountingEnv, FaultyEnv, SlowEnv
 
+from kiloworlds.core import machine
 from kiloworlds.vector.faults import EnvironmentFailedError, RestartBudget, RestartBudgetError
 from kiloworlds.vector.process.pool import ProcessExecutor
 
@@ -85,7 +87,7 @@ def run_through_a_fault(envs, steps=6):
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (killed, r"killed by SIGKILL \(likely out of memory"),
+        (killed, r"killed by SIGKILL, not for want of memory \(it held \d+ MB when last seen"),
         (exits, "ended with exit code 0 without being closed"),
         (segfaults, "killed by SIGSEGV"),
         (stops, r"gave no answer for 1 s in a step of environment 0 \(see step_timeout\)"),
@@ -110,6 +112,16 @@ def test_a_worker_that_dies_or_hangs_is_replaced(pool, once, caplog, fault, says
     assert (envs.restarts, envs.lost_episodes) == (1, 2)
     assert len(caplog.records) == 1
     assert re.search(says, caplog.text)
+
+
+def test_a_kill_for_want_of_memory_is_told_from_others(pool, once, caplog, monkeypatch):
+    # The kernel's own counter: nothing here may fill the machine's memory to make it count.
+    kills = itertools.count()
+    monkeypatch.setattr(machine, "out_of_memory_kills", lambda: next(kills))
+    envs = pool(makes(killed, once), NUM_ENVS, num_workers=2)
+    run_through_a_fault(envs)
+    assert "killed by SIGKILL (likely out of memory: it held" in caplog.text
+    assert "fewer environments per worker need less" in caplog.text
 
 
 def test_the_log_names_fault_worker_and_environment(pool, once, caplog):

@@ -48,3 +48,19 @@ def test_numbers_of_numpy_are_numbers():
 def test_values_without_an_algorithm_are_refused(values):
     with pytest.raises((InvalidValueError, UnknownNameError)):
         TrainConfig.from_dict(values)
+
+
+class Unregistered:
+    """An environment that has no id."""
+
+
+def test_class_instead_of_an_id_is_told_the_string_that_works():
+    with pytest.raises(InvalidValueError, match=f"not the class .* as '{__name__}:Unregistered'"):
+        build_config("ppo", Unregistered, {})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InvalidValueError, match=r"not function, .* as 'my_file:MyEnv'"):
+        build_config("ppo", lambda: Unregistered(), {})  # pyright: ignore[reportArgumentType]
+
+
+def test_parameter_of_the_environment_as_a_setting_is_told_where_it_goes():
+    with pytest.raises(UnknownNameError, match=r"'length'.* goes into env_kwargs=\{'length': "):
+        build_config("ppo", "CartPole-v1", {"length": 3})

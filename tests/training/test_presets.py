@@ -54,6 +54,15 @@ def test_an_environment_without_one_gets_the_defaults():
     assert preset("ppo", "no/such-environment") == {}
 
 
+def test_atari_games_share_one_unless_they_have_their_own():
+    config = build_config("ppo", "ALE/Breakout-v5", preset("ppo", "ALE/Breakout-v5"))
+    assert (config.preprocessing, config.num_envs, config.settings.num_steps) == ("atari", 8, 128)
+    assert (config.settings.clip_range, config.total_steps) == (0.1, 10_000_000)
+    assert preset("ppo", "ALE/Pong-v5") == PRESETS["ppo"]["ALE/Pong-v5"]
+    preset("ppo", "ALE/Qbert-v5")["num_envs"] = 1
+    assert preset("ppo", "ALE/Qbert-v5")["num_envs"] == 8
+
+
 def test_cartpole_learns_within_60_000_steps(tmp_path):
     run = kw.train("ppo", "CartPole-v1", total_steps=60_000, run_dir=tmp_path / "run")
     # A random policy holds the pole for about 22 steps.

@@ -1,7 +1,6 @@
 """`kiloworlds eval`: measures a trained agent's return."""
 
 import dataclasses
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +56,7 @@ def run(arguments: list[str]) -> int:
         deterministic=not chosen.stochastic,
         env_kwargs=env_kwargs,
     )
-    low, high = result.interval
+    interval = None if result.returns.size == 1 else result.interval
     threshold = reward_threshold(trained.config["env_id"])
     if chosen.json:
         options.print_json(
@@ -65,7 +64,7 @@ def run(arguments: list[str]) -> int:
                 "path": trained.path,
                 "env_id": trained.config["env_id"],
                 "mean_return": result.mean_return,
-                "interval": [low, high],
+                "interval": interval,
                 "confidence": 0.95,
                 "episodes": result.returns.size,
                 "std_return": float(result.returns.std()),
@@ -78,19 +77,18 @@ def run(arguments: list[str]) -> int:
         )
     seeds = len(result.seed_indices)
     line = Text(f"return {number(result.mean_return)}", style="bold")
-    line.append(f"  95% interval {number(low)} to {number(high)}", "not bold")
-    over = f"{chosen.episodes} episodes" + (f" of each of {seeds} seeds" if seeds > 1 else "")
+    if interval is not None:
+        low, high = interval
+        line.append(f"  95% interval {number(low)} to {number(high)}", "not bold")
+    over = _episodes(chosen.episodes) + (f" of each of {seeds} seeds" if seeds > 1 else "")
     line.append(f"  over {over}", "not bold dim")
     console.print(line, soft_wrap=True)
     if seeds > 1:
         each = "  ".join(number(value) for value in result.returns.mean(axis=1))
         console.print(Text(f"by seed {each}", "dim"), soft_wrap=True)
     if result.cut:
-        console.print(
-            Text(
-                f"{result.cut} episodes never ended; they count up to where they were cut", "yellow"
-            )
-        )
+        words = "never ended; what was earned up to the cut counts"
+        console.print(Text(f"{_episodes(result.cut)} {words}", "yellow"), soft_wrap=True)
     if threshold is not None:
         solved = result.mean_return >= threshold
         verdict = (
@@ -99,8 +97,12 @@ def run(arguments: list[str]) -> int:
             else f"not solved: that takes {threshold:g}"
         )
         console.print(Text(verdict, "green" if solved else "dim"))
+    words = options.run_words(chosen.run, trained.config["env_id"], chosen.imports)
     console.print(
-        Text("next  ", "dim").append(f"kiloworlds play {shlex.quote(str(chosen.run))}", "not dim"),
-        soft_wrap=True,
+        Text("next  ", "dim").append(f"kiloworlds play {words}", "not dim"), soft_wrap=True
     )
     return 0
+
+
+def _episodes(count: int) -> str:
+    return f"{count} episode{'' if count == 1 else 's'}"

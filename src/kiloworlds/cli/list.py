@@ -6,14 +6,17 @@ from typing import Annotated, Any
 
 import gymnasium
 import tyro
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kiloworlds.cli import options
 from kiloworlds.core.errors import unknown_name
 from kiloworlds.core.registry import find_spec, list_envs
 from kiloworlds.training.config import ALGORITHMS
 from kiloworlds.training.presets import preset
-from kiloworlds.vector.make import host_backend
+from kiloworlds.vector.choice import host_backend
+from kiloworlds.vector.make import gymnasium_factory
 from kiloworlds.vector.native.engines import ENGINES, Engine, Wanted, find_engine
 from kiloworlds.vector.pixels import PixelOptions
 
@@ -23,6 +26,12 @@ _SIMULATORS = {
     "gymnasium.envs.mujoco": ("mujoco", 'pip install "kiloworlds[mujoco]"'),
     "ale_py": ("ale_py", 'pip install "kiloworlds[atari]"'),
 }
+
+_CHOSEN = "*"  # of the backend that `make` takes; a style alone is lost in a pipe
+_WIDE = 200  # columns
+_ROOMY = 110
+_NARROW = 80
+_UNBROKEN = ("id", "runs as", "presets", "backend", "engine")
 
 _BACKENDS = {
     "compiled": "kiloworlds' own environments, as one XLA program",
@@ -56,10 +65,11 @@ def run(arguments: list[str]) -> int:
     if chosen.json:
         options.print_json(found)
         return 0
-    console = options.console(chosen.json)
-    table = _table("id", "runs as", "time limit", "solved at", "presets", "missing")
+    console = _console()
+    table = _table(console, "id", "runs as", "time limit", "solved at", "presets", "missing")
     for entry in found:
-        table.add_row(
+        _add_row(
+            table,
             entry["id"],
             entry["kind"],
             _optional(entry["max_episode_steps"]),
@@ -124,11 +134,13 @@ def _list_backends(chosen: Options) -> int:
     if chosen.json:
         options.print_json(found)
         return 0
-    console = options.console(chosen.json)
+    console = _console()
     if chosen.filter:
-        table = _table("backend", "engine", "installed", f"for {chosen.filter}")
+        table = _table(console, "", "backend", "engine", "installed", f"for {chosen.filter}")
         for entry in found["backends"]:
-            table.add_row(
+            _add_row(
+                table,
+                _CHOSEN if entry["chosen"] else "",
                 entry["backend"],
                 entry["engine"] or "",
                 _installed(entry),
@@ -136,9 +148,10 @@ def _list_backends(chosen: Options) -> int:
                 style="bold" if entry["chosen"] else "dim",
             )
     else:
-        table = _table("backend", "engine", "installed", "runs", "note")
+        table = _table(console, "backend", "engine", "installed", "runs", "note")
         for entry in found["backends"]:
-            table.add_row(
+            _add_row(
+                table,
                 entry["backend"],
                 entry["engine"] or "",
                 _installed(entry),
@@ -148,9 +161,8 @@ def _list_backends(chosen: Options) -> int:
     console.print(table)
     if chosen.filter and found["backend"]:
         atari = ", preprocessing='atari'" if chosen.filter.startswith("ALE/") else ""
-        console.print(
-            f"\nkiloworlds.make({chosen.filter!r}, 64{atari}) takes the bold one.", style="dim"
-        )
+        words = f"\n{_CHOSEN} kiloworlds.make({chosen.filter!r}, 64{atari}) takes this one."
+        console.print(Text(words, "dim"), soft_wrap=True)
     elif not chosen.filter:
         console.print("\nFor one environment: kiloworlds list --backends ID", style="dim")
     return 0
@@ -206,7 +218,7 @@ def backends(env_id: str) -> dict[str, Any]:
     elif engine is not None:
         best = ("native", engine.name)
     else:
-        best = (None if _missing(env_id) else host_backend(2), None)
+        best = (None if _missing(env_id) else host_backend(64, gymnasium_factory(env_id, {})), None)
     entries = _all_backends()
     for entry in entries:
         refusal = refusals[entry["engine"]] if entry["engine"] else None
@@ -225,14 +237,34 @@ def _installed(entry: dict[str, Any]) -> str:
     return entry["install"] or entry["version"] or "yes"
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
+def _console() -> Console:
+    """The console for words; wide where no terminal sets a width, so that lines stay whole."""
+    console = options.console(as_json=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    return console
+
+
+def _table(console: Console, *columns: str) -> Table:
+    """A table that cuts nothing: what does not fit goes on in the next line, ids last of all."""
+    roomy = console.width >= _ROOMY
+    table = Table(
+        box=None, header_style="bold", pad_edge=False, padding=(0, 3 if roomy else 1, 0, 0)
+    )
     for name in columns:
         numbers = name in ("time limit", "solved at")
         table.add_column(
-            name, no_wrap=name == "id" or numbers, justify="right" if numbers else "left"
+            Text(name),
+            no_wrap=name in _UNBROKEN and console.width >= _NARROW,
+            justify="right" if numbers else "left",
+            overflow="fold",
         )
     return table
+
+
+def _add_row(table: Table, *cells: str, style: str = "") -> None:
+    """Adds words as they are: "kiloworlds[atari]" is no markup."""
+    table.add_row(*map(Text, cells), style=style)
 
 
 def _optional(value: float | None) -> str:

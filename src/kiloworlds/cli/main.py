@@ -3,11 +3,13 @@
 Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
 """
 
+import contextlib
 import importlib
 import io
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import kiloworlds
 from kiloworlds.cli.output import results_only_on_stdout
@@ -19,6 +21,7 @@ from kiloworlds.core.errors import (
 )
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+_TRACEBACK = "\n\nIts own traceback:\n"  # as `EnvironmentFailedError` writes it
 
 # Each verb's module has `run(arguments: list[str]) -> int`; it is imported when the verb is used.
 VERBS = {
@@ -64,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a sign shows "?"
             stream.reconfigure(errors="replace")
     try:
-        with results_only_on_stdout("--json" in arguments):
+        with results_only_on_stdout("--json" in arguments), _tracebacks_in_log(debug):
             return _dispatch(arguments)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
@@ -78,8 +81,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KiloworldsError, OSError) as error:
         if debug:
             raise
-        print(f"kiloworlds: {error}", file=sys.stderr)
+        print(f"kiloworlds: {_without_traceback(str(error))}", file=sys.stderr)
         return WRONG_USE if isinstance(error, UnknownNameError | InvalidValueError) else FAILED
+
+
+def _without_traceback(message: str) -> str:
+    """The message of an error without the traceback from a worker that it may hold."""
+    said, held, _ = message.partition(_TRACEBACK)
+    return f"{said} (--debug shows its traceback)" if held else message
+
+
+@contextlib.contextmanager
+def _tracebacks_in_log(shown: bool) -> Iterator[None]:
+    """Without `shown`, cuts them out of what the log says of failures that are survived."""
+    logger = logging.getLogger("kiloworlds.vector")
+    if not shown:
+        logger.addFilter(_cut_tracebacks)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_cut_tracebacks)
+
+
+def _cut_tracebacks(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            _without_traceback(str(given)) if isinstance(given, Exception | str) else given
+            for given in record.args
+        )
+    return True
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar, get_origin
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from kiloworlds.cli.output import print_json as print_json
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.user_code import import_user_module
+from kiloworlds.vector.pettingzoo.ids import PREFIX as PETTINGZOO_PREFIX
 
 Command = TypeVar("Command")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -109,6 +111,17 @@ def parse(
 def console(as_json: bool) -> Console:
     """The console for words: standard output, or standard error where that carries JSON."""
     return Console(stderr=as_json, highlight=False)
+
+
+def run_words(path: Any, env_id: str, imports: Sequence[str] = ()) -> str:
+    """A run as the next command needs it: its path, and what must be imported before it is loaded.
+
+    Loading a run imports nothing by itself: neither the module of "my_file:MyEnv", nor those that
+    this command was told to import.
+    """
+    module = "" if env_id.startswith(PETTINGZOO_PREFIX) else env_id.rpartition(":")[0]
+    modules = [*imports, *([module] if module and module not in imports else [])]
+    return shlex.join([str(path), *(["--import", *modules] if modules else [])])
 
 
 def split_env_flags(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -16,7 +16,7 @@ import kiloworlds
 from kiloworlds.cli import options
 from kiloworlds.cli.display import number
 from kiloworlds.core import devices
-from kiloworlds.core.errors import InvalidValueError, KiloworldsError
+from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.task import gymnasium_render_mode
 from kiloworlds.evaluation.video import (
     FORMATS,
@@ -31,7 +31,8 @@ from kiloworlds.evaluation.video import (
 
 DESCRIPTION = """\
 Plays one episode with a trained agent and keeps it as a GIF or MP4 in the videos folder of the run;
-environments without a picture, and all with --ascii, play in the terminal: kiloworlds play RUN."""
+environments without a picture, and all with --ascii, play in the terminal, as text or as what the
+agent observes: kiloworlds play RUN."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +83,6 @@ def run(arguments: list[str]) -> int:
         as_text=chosen.ascii,
     )
     first = next(moments)
-    if first.picture is None and first.text is None:
-        raise KiloworldsError(f"{env_id} offers neither a picture nor text to show.")
     path = None
     if chosen.ascii or first.picture is None:
         last = _show(console, [first], moments, rate)
@@ -108,7 +107,8 @@ def _make_env(trained: Any) -> Any:
     """One environment that keeps the last moment of its episode in sight."""
     render = {}
     if trained.environment["backend"] != "compiled":
-        render = {"render_mode": gymnasium_render_mode(trained.config["env_id"])}
+        mode = gymnasium_render_mode(trained.config["env_id"])
+        render = {} if mode is None else {"render_mode": mode}  # not all take one
     return trained.make_envs(1, autoreset_mode="disabled", **render)
 
 

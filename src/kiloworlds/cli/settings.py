@@ -17,6 +17,8 @@ from kiloworlds.vector.make import BACKENDS
 _SHORT = {"total_steps": ["-n"]}
 _KINDS: dict[str, Any] = {"backend": Literal[BACKENDS], "preprocessing": str | None}
 """Of flags whose setting has another type."""
+_MORE = {"total_steps": " Rounded up to whole rollouts of num_envs * num_steps."}
+"""What the help of a flag says beside the meaning of its setting."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ def flags_class(name: str, settings: Mapping[str, Setting], values: Mapping[str,
     fields = []
     for key, setting in settings.items():
         kind = _KINDS.get(key, setting.kind)
-        argument = tyro.conf.arg(help=setting.meaning, aliases=_SHORT.get(key))
+        argument = tyro.conf.arg(help=setting.meaning + _MORE.get(key, ""), aliases=_SHORT.get(key))
         value = values[key]
         if key in _KINDS and isinstance(value, dict):
             value = json.dumps(value)

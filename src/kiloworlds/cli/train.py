@@ -27,6 +27,7 @@ environment is named, the defaults below are those of its preset. Parameters of 
 --env.length 0.7, or --env-kwargs '{"length": 0.7}'. Ctrl-C ends early and keeps what was learnt."""
 
 _INTERRUPTED = 130
+_ROUNDED_UP = 1.01  # below a hundredth more steps nobody wants to hear of it
 _NAMED = {
     "--algo": "algorithm",
     "--algorithm": "algorithm",
@@ -145,6 +146,12 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
         if chosen.run_dir is not None and path != Path(chosen.run_dir):
             message = f"{chosen.run_dir} holds a run already; this one goes to {path}."
             console.print(Text(message, "yellow"), soft_wrap=True)
+        if total_steps > _ROUNDED_UP * config.total_steps:
+            message = (
+                f"{total_steps:,} steps instead of {config.total_steps:,}: training takes whole "
+                f"rollouts of {config.steps_per_update:,} (num_envs * num_steps)."
+            )
+            console.print(Text(message, "yellow"), soft_wrap=True)
 
     with contextlib.ExitStack() as shown:
         result = train_config(
@@ -168,7 +175,8 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
                 "interrupted": result.interrupted,
             }
         )
-    _say_what_next(console, result, spread_text(final, seeds), seeds, curve)
+    words = options.run_words(result.path, env_id, chosen.imports)
+    _say_what_next(console, result, words, spread_text(final, seeds), seeds, curve)
     return _INTERRUPTED if result.interrupted else 0
 
 
@@ -183,7 +191,7 @@ def _plot(result: Any, console: Console) -> Path | None:
 
 
 def _say_what_next(
-    console: Console, result: Any, final: str, seeds: int, curve: Path | None
+    console: Console, result: Any, words: str, final: str, seeds: int, curve: Path | None
 ) -> None:
     path = shlex.quote(str(result.path))
     spread = f", mean and deviation over {seeds} seeds" if seeds > 1 else ""
@@ -194,8 +202,8 @@ def _say_what_next(
         ("run", path),
         ("final return", f"{final}{spread} (actions drawn as in training; eval takes the best)"),
         ("learning curve", curve),
-        ("next", f"kiloworlds eval {path}"),
-        ("", f"kiloworlds play {path}"),
+        ("next", f"kiloworlds eval {words}"),
+        ("", f"kiloworlds play {words}"),
     ):
         if value is not None:
             console.print(Text(f"{name:<16}", "dim").append(str(value), "not dim"), soft_wrap=True)

@@ -61,6 +61,12 @@ def memory() -> tuple[int, int] | None:
     return 1024 * int(found["MemTotal"]), 1024 * int(found["MemAvailable"])
 
 
+def out_of_memory_kills(file: Path = Path("/proc/vmstat")) -> int | None:
+    """How many processes the kernel has killed for want of memory since the start; None if unknown."""
+    found = re.search(r"^oom_kill (\d+)$", _read(file), re.MULTILINE)
+    return int(found[1]) if found else None
+
+
 def _groups(controller: str, cgroups: Path, membership: Path) -> list[Path]:
     """The group of this process and those around it, whose limits count as well.
 

@@ -25,7 +25,7 @@ Frame = UInt8[np.ndarray, "height width 3"]
 class Moment(NamedTuple):
     """One moment of an episode: what led to it, what has been earned so far, and how it looks.
 
-    `action` in words is None at the first moment; `picture` or `text`, or both, are None.
+    `action` in words is None at the first moment; `picture` or `text` is None.
     """
 
     step: int
@@ -55,29 +55,35 @@ def play_episode(
     """
     observations, _ = envs.reset(seed=seed)
     total = 0.0
-    yield Moment(0, None, 0.0, total, *_look(envs, as_text))
+    yield Moment(0, None, 0.0, total, *_look(envs, as_text, observations))
     for step in range(1, max_steps + 1):
         actions = act(observations)
         observations, rewards, terminated, truncated, _ = envs.step(actions)
         reward = float(rewards[0])
         total += reward
         words = _in_words(envs, jax.tree.map(lambda leaf: leaf[0], actions))
-        yield Moment(step, words, reward, total, *_look(envs, as_text))
+        yield Moment(step, words, reward, total, *_look(envs, as_text, observations))
         if terminated[0] or truncated[0]:
             return
 
 
-def _look(envs: VectorEnv, as_text: bool) -> tuple[Frame | None, str | None]:
-    """The picture and the text of the present state."""
+def _look(envs: VectorEnv, as_text: bool, observations: Any) -> tuple[Frame | None, str | None]:
+    """The picture and the text of the present state: what is observed where it offers neither."""
     text = envs.describe(0) if isinstance(envs, CompiledVectorEnv) else None
     if as_text and text is not None:
         return None, text
     frames = None if envs.render_mode is None else envs.render()
     if frames is None:
-        return None, text
+        return None, _observation_as_text(observations) if text is None else text
     if envs.render_mode == "ansi":
         return None, str(frames[0])
     return np.asarray(frames[0], np.uint8), None
+
+
+def _observation_as_text(observations: Any) -> str:
+    """The observation of the first environment, short even where it is a picture."""
+    with np.printoptions(precision=3, suppress=True, threshold=100, edgeitems=3):
+        return "\n".join(str(leaf[0]) for leaf in jax.tree.leaves(observations))
 
 
 def _in_words(envs: VectorEnv, action: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kiloworlds.algorithms.ppo import PPOConfig, require_number
-from kiloworlds.core.errors import InvalidValueError, unknown_name
+from kiloworlds.core.errors import InvalidValueError, UnknownNameError, unknown_name
 from kiloworlds.vector.pixels import pixel_options
 
 ALGORITHMS: dict[str, type] = {"ppo": PPOConfig}
@@ -143,6 +143,18 @@ def algorithm_config(algorithm: str) -> type:
     return ALGORITHMS[algorithm]
 
 
+def _kind(given: Any) -> str:
+    return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+
+
+def _as_id(given: Any) -> str:
+    """How a class or function is named where an id is wanted: "my_file:MyEnv"."""
+    module = getattr(given, "__module__", "__main__")
+    name = getattr(given, "__qualname__", "MyEnv")
+    usable = module != "__main__" and "<" not in name  # others can import neither
+    return f"{module}:{name}" if usable and callable(given) else "my_file:MyEnv"
+
+
 def build_config(algorithm: str, env_id: str, overrides: dict[str, Any]) -> TrainConfig:
     """Builds the settings from overrides of the defaults.
 
@@ -152,8 +164,9 @@ def build_config(algorithm: str, env_id: str, overrides: dict[str, Any]) -> Trai
     """
     if not isinstance(env_id, str):
         raise InvalidValueError(
-            f"training needs the id of an environment, not {type(env_id).__name__}: register it first, "
-            "with kiloworlds.register or gymnasium.register, so that a run can be loaded again."
+            f"training needs the id of an environment, not {_kind(env_id)}, so that a run can be "
+            f"loaded again: give its file and name as a string, such as {_as_id(env_id)!r}, or "
+            "register it with kiloworlds.register or gymnasium.register."
         )
     overrides = _python_value(overrides)
     settings_class = algorithm_config(algorithm)
@@ -162,8 +175,10 @@ def build_config(algorithm: str, env_id: str, overrides: dict[str, Any]) -> Trai
     for name in overrides:
         if name not in settings_names | own_names:
             known = sorted(settings_names | own_names)
-            raise unknown_name(
-                "setting", str(name), known, f"`kiloworlds train {algorithm} {env_id} --help`"
+            help = f"`kiloworlds train {algorithm} {env_id} --help`"
+            error = unknown_name("setting", str(name), known, help)
+            raise UnknownNameError(
+                f"{error} A parameter of the environment goes into env_kwargs={{{str(name)!r}: ...}}."
             )
     settings = settings_class(
         **{name: value for name, value in overrides.items() if name in settings_names}

@@ -33,6 +33,26 @@ _TAXI = {
     "normalize_rewards": True,
 }
 
+# The settings of CleanRL's ppo_atari.py: Huang et al., "CleanRL: High-quality Single-file
+# Implementations of Deep Reinforcement Learning Algorithms", 2022. Its games end episodes at lost
+# lives and repeat no actions at random; "atari" follows Machado et al. (2018) in both. Not measured.
+_ATARI = {
+    "preprocessing": "atari",
+    "total_steps": 10_000_000,
+    "num_envs": 8,
+    "num_steps": 128,
+    "num_epochs": 4,
+    "num_minibatches": 4,
+    "learning_rate": 2.5e-4,
+    "anneal_learning_rate": True,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_range": 0.1,
+    "clip_range_value": 0.1,
+    "entropy_coefficient": 0.01,
+    "value_coefficient": 0.5,
+}
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "ppo": {
         # Threshold 195, at most 200. Measured: 200.
@@ -206,6 +226,17 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+FAMILIES: dict[str, dict[str, dict[str, Any]]] = {"ppo": {"ALE/": _ATARI}}
+"""Presets of all ids that begin alike, by algorithm and beginning."""
+
+
 def preset(algorithm: str, env_id: str) -> dict[str, Any]:
-    """The overrides of the defaults for an environment; {} where the defaults serve."""
-    return dict(PRESETS.get(algorithm, {}).get(env_id, {}))
+    """The overrides of the defaults for an environment; {} where the defaults serve.
+
+    An environment without a preset of its own has that of its family.
+    """
+    own = PRESETS.get(algorithm, {}).get(env_id)
+    if own is not None:
+        return dict(own)
+    families = FAMILIES.get(algorithm, {}).items()
+    return next((dict(values) for start, values in families if env_id.startswith(start)), {})

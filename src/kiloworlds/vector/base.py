@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
+from kiloworlds.vector.actions import action_check
 
 _MODES = {mode.name.lower(): mode for mode in AutoresetMode}
 
@@ -40,6 +41,13 @@ def check_num_envs(num_envs: Any) -> int:
     if num_envs < 1:
         raise InvalidValueError(f"num_envs={num_envs} must be 1 or more; the smallest is 1.")
     return int(num_envs)
+
+
+def check_flags(**flags: Any) -> None:
+    """Raises InvalidValueError for what is neither True nor False."""
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool_):
+            raise InvalidValueError(f"{name}={value!r} must be True or False.")
 
 
 def check_count(name: str, value: Any, num_envs: int) -> int:
@@ -92,16 +100,6 @@ def expand_seeds(seed: Any, num_envs: int) -> list[int]:
     return [int(value) for value in seeds]
 
 
-def _as_array(actions: Any) -> Any:
-    """Arrays of NumPy and JAX as they are, what else looks like an array as NumPy's."""
-    if hasattr(getattr(actions, "dtype", None), "kind"):
-        return actions
-    try:
-        return np.asarray(actions)
-    except (TypeError, ValueError, RuntimeError) as error:  # rows of unequal length, or on a GPU
-        raise InvalidValueError(f"actions are no array of numbers: {error}") from error
-
-
 def make_env_list(make_env: Any, num_envs: int) -> list[Callable[[], gymnasium.Env]]:
     """One function per environment, from one for all or a sequence of `num_envs`.
 
@@ -141,6 +139,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.single_action_space = action_space
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
+        self._action_check = action_check(action_space)
         self.autoreset_mode = autoreset_mode
         self.metadata = {**(metadata or {}), "autoreset_mode": autoreset_mode}
         self.closed = False
@@ -167,64 +166,16 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             "reset(options={'reset_mask': mask}) with its mask first."
         )
 
-    def _check_actions(self, actions: Any, count: int | None = None) -> Any:
-        """Returns `actions` as an array of the space's type, or raises InvalidValueError.
+    def _check_actions(
+        self, actions: Any, count: int | None = None, env_ids: np.ndarray | None = None
+    ) -> Any:
+        """Returns `actions` as executors write them, or raises InvalidValueError.
 
         Args:
             count: for how many environments; all if None.
+            env_ids: for which, where they are not those from 0 on.
         """
-        space = self.single_action_space
-        count = self.num_envs if count is None else count
-        expected = (count, *(space.shape or ()))
-        if not isinstance(
-            space, gymnasium.spaces.Discrete | gymnasium.spaces.MultiDiscrete | gymnasium.spaces.Box
-        ):
-            return actions
-        array = _as_array(actions)
-        if array.shape != expected:
-            raise InvalidValueError(
-                f"actions have shape {array.shape}; {count} environments need {expected}."
-            )
-        if isinstance(space, gymnasium.spaces.Box):
-            if array.dtype.kind not in ("fiu" if space.dtype.kind == "f" else "fiub"):
-                raise InvalidValueError(
-                    f"actions are {array.dtype}; this environment needs {space.dtype}."
-                )
-            if array.dtype.kind != "f" and space.dtype.kind == "f":
-                array = array.astype(space.dtype)
-            finite = np.isfinite(np.asarray(array))
-            if not finite.all():
-                index = tuple(int(axis[0]) for axis in np.nonzero(~finite))
-                raise InvalidValueError(
-                    f"the action of environment {index[0]} is {np.asarray(array)[index[0]]}; "
-                    "actions must be finite."
-                )
-            return array
-        if array.dtype.kind not in "iu":
-            raise InvalidValueError(
-                f"actions are {array.dtype}; {space} needs integers (int32 or int64)."
-            )
-        self._check_range(np.asarray(array), space)
-        return array
-
-    def _check_range(self, array: np.ndarray, space: gymnasium.Space) -> None:
-        if isinstance(space, gymnasium.spaces.Discrete):
-            low, high = int(space.start), int(space.start + space.n - 1)
-            if array.min() >= low and array.max() <= high:
-                return
-            wrong = (array < low) | (array > high)
-        else:
-            assert isinstance(space, gymnasium.spaces.MultiDiscrete)
-            low, high = space.start, space.start + space.nvec - 1
-            wrong = (array < low) | (array > high)
-            if not wrong.any():
-                return
-        index = int(np.nonzero(wrong.reshape(len(array), -1).any(axis=1))[0][0])
-        nearest = np.clip(array[index], low, high)
-        raise InvalidValueError(
-            f"the action of environment {index} is {array[index]}, outside {space}; the nearest "
-            f"valid one is {nearest}."
-        )
+        return self._action_check(actions, self.num_envs if count is None else count, env_ids)
 
     def _check_rows(self, env_ids: Any) -> np.ndarray:
         """Returns `env_ids` as numbers of environments `[B]`, or raises InvalidValueError."""

@@ -4,7 +4,9 @@ import logging
 import time
 from collections import deque
 
-from kiloworlds.core.errors import KiloworldsError
+import numpy as np
+
+from kiloworlds.core.errors import InvalidValueError, KiloworldsError
 
 logger = logging.getLogger("kiloworlds.vector")
 
@@ -33,6 +35,18 @@ class RestartBudgetError(KiloworldsError, RuntimeError):
     """Environments or workers fail faster than they may be restarted."""
 
 
+class Sparingly:
+    """Says when to report what may happen often: ten times, then whenever the number has doubled."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> bool:
+        """Counts one more; whether it is to be reported."""
+        self.count += 1
+        return self.count <= 10 or self.count & (self.count - 1) == 0
+
+
 class RestartBudget:
     """Allows `limit` restarts in any `window` seconds, each later than the one before.
 
@@ -42,6 +56,10 @@ class RestartBudget:
     """
 
     def __init__(self, limit: int, window: float = 600.0):
+        if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 0:
+            raise InvalidValueError(
+                f"max_restarts={limit!r} must be a whole number, 0 or more; 10**9 for no limit."
+            )
         self.limit, self.window = limit, window
         self.spent = 0
         """Restarts since the beginning."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from kiloworlds.core.errors import InvalidValueError
+
 
 def with_masks(info: dict[str, Any], mask: np.ndarray, give: Callable = np.array) -> dict[str, Any]:
     """Each key of `info` beside "_key", the environments for which it counts.
@@ -74,7 +76,7 @@ def merge_infos(infos: dict[str, Any], info: dict[str, Any], position: int, size
     """
     for key, value in info.items():
         mask = infos.setdefault(f"_{key}", np.zeros(size, bool))
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(infos.get(key, {}), dict):
             merge_infos(infos.setdefault(key, {}), value, position, size)
         else:
             is_array = isinstance(value, np.ndarray) or np.isscalar(value)
@@ -99,13 +101,20 @@ def column_for(
     """
     column = infos.get(key)
     is_number = dtype.kind in "biufc"
+    if isinstance(column, dict):
+        raise InvalidValueError(
+            f"the info {key!r} is a dictionary in one environment and something else in another."
+        )
     if column is None:
-        column = np.zeros((size, *shape), dtype) if is_number else np.full(size, None, object)
-    elif column.dtype != object:
-        if not is_number or column.shape[1:] != shape:
+        whole = (size, *shape)
+        column = np.zeros(whole, dtype) if is_number else np.full(whole, None, object)
+    elif column.shape[1:] != shape:
+        if column.shape[1:] or column.dtype != object:
             column = _as_objects(column, infos[f"_{key}"])
-        elif column.dtype != dtype:
-            column = column.astype(np.result_type(column.dtype, dtype), copy=False)
+    elif not is_number and column.dtype != object:
+        column = column.astype(object) if shape else _as_objects(column, infos[f"_{key}"])
+    elif is_number and column.dtype not in (object, dtype):
+        column = column.astype(np.result_type(column.dtype, dtype), copy=False)
     infos[key] = column
     return column
 

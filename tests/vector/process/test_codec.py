@@ -4,6 +4,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 
+import kiloworlds
 from kiloworlds.vector.process.codec import SpaceMismatchError, codec
 
 SPACES = [
@@ -109,3 +110,27 @@ def test_scalars_of_the_same_kind_stand_for_each_other():
 )
 def test_spaces_without_a_fixed_size_have_no_codec(space):
     assert codec(space, 2, "the observation") is None
+
+
+class BigEndianEnv(gymnasium.Env):
+    """Observes its last action, in the byte order of another machine."""
+
+    observation_space = action_space = spaces.Box(-9, 9, (2,), ">f4")
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, ">f4"), {}
+
+    def step(self, action):
+        return action.copy(), 0.0, False, False, {}
+
+
+def test_another_byte_order_is_kept():
+    with kiloworlds.make(lambda: BigEndianEnv(), 2, backend="process", num_workers=1) as envs:
+        envs.reset(seed=0)
+        for _ in range(3):
+            actions = envs.action_space.sample()
+            observations = envs.step(actions)[0]
+            assert observations.dtype == np.dtype(">f4")
+            np.testing.assert_array_equal(observations, actions)
+        assert envs.restarts == 0

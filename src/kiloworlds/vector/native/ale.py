@@ -217,7 +217,7 @@ class ALEExecutor(VectorEnv):
                 f"env_ids={reprlib.repr(rows.tolist())}: the native backend takes the environments of "
                 f"the last recv(), {reprlib.repr(self._received.tolist())}, in any order."
             )
-        actions = np.asarray(self._check_actions(actions, len(rows)), np.int32)
+        actions = np.asarray(self._check_actions(actions, len(rows), rows), np.int32)
         ended = self._finished[rows]
         if self.autoreset_mode == AutoresetMode.DISABLED and ended.any():
             raise self._needs_reset(int(rows[np.argmax(ended)]))

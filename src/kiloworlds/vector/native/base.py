@@ -255,7 +255,7 @@ class EngineVectorEnv(VectorEnv):
         """
         self._check_steppable()
         rows = self._check_env_ids(env_ids)
-        actions = np.asarray(self._check_actions(actions, len(rows)))
+        actions = np.asarray(self._check_actions(actions, len(rows), rows))
         self._check_not_ended(rows)
         if self._actions is None or not np.can_cast(actions.dtype, self._actions.dtype):
             new = np.zeros((self.num_envs, *actions.shape[1:]), actions.dtype)

@@ -11,6 +11,7 @@ from typing import Any
 
 import cloudpickle
 
+from kiloworlds.core import machine
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.vector.process import protocol
 from kiloworlds.vector.process.handle import WorkerHandle
@@ -54,7 +55,7 @@ class ProcessWorker(WorkerHandle):
             "PYTHONPATH": os.pathsep.join([root, known] if known else [root]),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE, *map(str, passed)],
+            [sys.executable, "-P", "-m", _MODULE, *map(str, passed)],
             pass_fds=sorted(set(passed)),
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C on the terminal is for this process, not for workers
@@ -64,6 +65,7 @@ class ProcessWorker(WorkerHandle):
         os.close(lifeline)
         self.ended_fd = os.pidfd_open(self.process.pid)
         self._resident = 0
+        self._memory_kills = machine.out_of_memory_kills()
         with contextlib.suppress(OSError):  # it has ended already, which its end tells better
             if core is not None:
                 os.sched_setaffinity(self.process.pid, {core})
@@ -90,14 +92,17 @@ class ProcessWorker(WorkerHandle):
         code = self.process.wait()
         if code >= 0:
             return f"ended with exit code {code} without being closed"
-        name = signal.Signals(-code).name
-        hint = ""
-        if name == "SIGKILL":
-            hint = (
-                f" (likely out of memory: it held {self._resident / 1e6:,.0f} MB when last seen; "
-                "fewer environments per worker need less)"
-            )
-        return f"was killed by {name}{hint}"
+        name = _signal_name(-code)
+        if name != "SIGKILL":
+            return f"was killed by {name}"
+        held = f"it held {self._resident / 1e6:,.0f} MB when last seen"
+        kills = machine.out_of_memory_kills()
+        if kills is not None and kills == self._memory_kills:
+            return f"was killed by SIGKILL, not for want of memory ({held})"
+        return (
+            f"was killed by SIGKILL (likely out of memory: {held}; fewer environments per worker "
+            "need less)"
+        )
 
     def free(self) -> None:
         super().free()
@@ -111,6 +116,13 @@ class ProcessWorker(WorkerHandle):
             if self.process.poll() is None:
                 self.kill()
         self.free()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has none
+        return f"signal {number}"
 
 
 def _pickle_setup(setup: protocol.Setup) -> bytes:

@@ -87,7 +87,7 @@ class ArrayCodec(Codec):
     def writer(self, arrays):
         if not self._shape:
             return super().writer(arrays)
-        if len(self._shape) == 1:
+        if len(self._shape) == 1 and self._dtype.isnative:
             return self._vector_writer(arrays)
         views, write = list(arrays[0]), self.write
         shape, dtype, ndarray = self._shape, self._dtype, np.ndarray
@@ -102,7 +102,7 @@ class ArrayCodec(Codec):
 
     def _vector_writer(self, arrays: list[np.ndarray]) -> Callable[[int, Any], None]:
         # A memoryview assigns a slice in half the time of an array, and refuses what has another
-        # type or length.
+        # type or length. It knows this machine's byte order only.
         flat, (width,), write = arrays[0].reshape(-1).data, self._shape, self.write
         slices = [slice(width * row, width * (row + 1)) for row in range(len(arrays[0]))]
 

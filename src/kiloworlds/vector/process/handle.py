@@ -3,18 +3,24 @@
 import contextlib
 import itertools
 import os
+import pickle
 import select
 import socket
+import struct
 import time
 from abc import ABC, abstractmethod
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+import cloudpickle
 import numpy as np
 
 from kiloworlds.vector.process import protocol
 from kiloworlds.vector.process.memory import SharedArrays
 from kiloworlds.vector.process.signals import Signal
+
+_MESSAGE_TIMEOUT = 20
+"""Seconds without a byte after which a worker that was sending a message counts as hung."""
 
 
 class InfoColumn(NamedTuple):
@@ -57,8 +63,13 @@ class WorkerHandle(ABC):
         self.infos: list[InfoColumn] = []
         self.inbox, self.outbox = Signal.create(), Signal.create()
         ours, self._theirs = socket.socketpair()
+        # A worker that is stopped in the middle of a message must not stop the pool.
+        ours.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _MESSAGE_TIMEOUT, 0)
+        )
         self.control = Connection(ours.detach())
         self._read = self._sent = 0
+        self._unsent = bytearray()
         self._seen_mark = -1
         self._progress_at = time.monotonic()
 
@@ -68,9 +79,12 @@ class WorkerHandle(ABC):
         self._inbox, self._outbox = memory["inbox"][slot], memory["outbox"][slot]
         self._progress = memory["progress"][slot]
         self._progress[:] = 0
+        self._taken = memory["taken"][slot]
+        self._taken[0] = 0
         self._info_memory = memory["infos"][slot]
         with contextlib.suppress(OSError):
-            self.control.send(protocol.Attach(layout, slot))
+            # With classes of the main script by value, among them spaces.
+            self.control.send_bytes(cloudpickle.dumps(protocol.Attach(layout, slot)))
             with socket.socket(fileno=os.dup(self.control.fileno())) as channel:
                 socket.send_fds(channel, [b"m"], [memory.descriptor])
         self.is_live = True
@@ -95,10 +109,42 @@ class WorkerHandle(ABC):
         self.inbox.post(len(rows))
 
     def send(self, message: Any) -> None:
-        """Sends a message; one to a worker that has ended goes nowhere."""
+        """Sends a message; one to a worker that has ended goes nowhere.
+
+        Raises:
+            InvalidValueError: it cannot be pickled. Nothing has been sent.
+        """
+        data = protocol.pickled_or_refused(message)
         self.push(protocol.MESSAGE)
-        with contextlib.suppress(OSError):
-            self.control.send(message)
+        self._unsent += _frame(data)
+        self.send_rest()
+
+    def send_rest(self) -> None:
+        """Sends what the socket takes at once of what it did not take before."""
+        if not self._unsent:
+            return
+        with socket.socket(fileno=os.dup(self.control.fileno())) as channel:
+            try:
+                while self._unsent:
+                    sent = channel.send(self._unsent, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                    del self._unsent[:sent]
+            except BlockingIOError:
+                return  # the rest goes later
+            except OSError:
+                self._unsent.clear()  # it has ended
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether `send_rest` has something to send."""
+        return bool(self._unsent)
+
+    def receive(self) -> Any:
+        """The next message, which the worker is sending now.
+
+        Raises:
+            EOFError, OSError: it has ended, or stopped in the middle of the message.
+        """
+        return pickle.loads(self.control.recv_bytes())
 
     def take(self) -> list[int]:
         """The entries that wait in the outbox; sleeps until there is one."""
@@ -106,6 +152,7 @@ class WorkerHandle(ABC):
         count = self.outbox.take()
         entries = [int(self._outbox[(self._read + i) % size]) for i in range(count)]
         self._read += count
+        self._taken[0] = self._read
         return entries
 
     def has_entries(self) -> bool:
@@ -159,6 +206,13 @@ class WorkerHandle(ABC):
     @abstractmethod
     def stop(self, patience: float) -> None:
         """Waits `patience` seconds for a worker told to close; frees everything."""
+
+
+def _frame(data: bytes) -> bytes:
+    """What `multiprocessing.connection.Connection.recv_bytes` reads as `data`."""
+    if len(data) <= 0x7FFFFFFF:
+        return struct.pack("!i", len(data)) + data
+    return struct.pack("!iQ", -1, len(data)) + data
 
 
 def _is_readable(descriptor: int) -> bool:

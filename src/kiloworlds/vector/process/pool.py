@@ -1,8 +1,10 @@
 """The executor that runs any Gymnasium environment in parallel workers."""
 
+import errno
 import functools
 import itertools
 import os
+import resource
 import time
 import weakref
 from abc import abstractmethod
@@ -11,20 +13,23 @@ from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+from gymnasium.error import CustomSpaceError
 from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import iterate
 
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
 from kiloworlds.vector.base import (
     VectorEnv,
     check_count,
+    check_flags,
     check_num_envs,
     choose_workers,
     expand_seeds,
     make_env_list,
     parse_autoreset_mode,
 )
-from kiloworlds.vector.faults import EnvironmentFailedError, RestartBudget, logger
+from kiloworlds.vector.faults import EnvironmentFailedError, RestartBudget, Sparingly, logger
 from kiloworlds.vector.process import protocol
 from kiloworlds.vector.process.child import ProcessWorker
 from kiloworlds.vector.process.handle import WorkerHandle
@@ -33,6 +38,9 @@ from kiloworlds.vector.process.results import Results
 from kiloworlds.vector.process.supervisor import Limits, Supervisor
 
 _CLOSE_TIMEOUT = 5.0
+
+_MAX_STARTS = 5
+"""How often an episode that begins with NaN or Inf is started over before that is an error."""
 
 _NONFINITE_POLICIES = ("mask", "raise", "quarantine", "ignore")
 
@@ -111,6 +119,7 @@ class PoolExecutor(VectorEnv):
                 f"max_worker_memory={max_worker_memory!r}: the threads of backend={self.backend!r} "
                 "share this process's memory; backend='process' can replace workers."
             )
+        check_flags(ordered=ordered, copy=copy)
         num_envs = check_num_envs(num_envs)
         make_envs = make_env_list(make_env, num_envs)
         mode = parse_autoreset_mode(autoreset_mode)
@@ -125,6 +134,7 @@ class PoolExecutor(VectorEnv):
         )
         self._ordered, self._copy, self._on_nonfinite = ordered, copy, on_nonfinite
         self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
+        self._tells_nonfinite = Sparingly()
         self._order: list[int] = []
         self._all = np.arange(num_envs)
         self.closed = False
@@ -138,7 +148,7 @@ class PoolExecutor(VectorEnv):
             RestartBudget(max_restarts),
         )
         self._supervisor = supervisor
-        self._finalizer = weakref.finalize(self, _stop_all, supervisor)
+        self._finalizer = weakref.finalize(self, _stop_all, supervisor, os.getpid())
         try:
             supervisor.start()
         except BaseException:
@@ -174,11 +184,14 @@ class PoolExecutor(VectorEnv):
         self._results.turn_together(~mask)
         rows = np.nonzero(mask)[0]
         self._supervisor.ask_for_resets(rows, self._seeds(seed), options or None)
-        self._wait_for_all()
-        self._was_reset = True
+        self._supervisor.wait_for_all()
+        self._check_starts(rows)
         self._results.begin(mask)
         infos: dict[str, Any] = {}
         self._results.add_infos(infos, rows, rows, self.num_envs)
+        self._supervisor.settle(rows)
+        self._supervisor.raise_failures()
+        self._was_reset = True
         return self._results.observations(self._copy), infos
 
     def _seeds(self, seed: Any) -> list[int | None]:
@@ -186,12 +199,20 @@ class PoolExecutor(VectorEnv):
             seed = self._first_seed
         return [None] * self.num_envs if seed is None else list(expand_seeds(seed, self.num_envs))
 
-    def _wait_for_all(self) -> None:
-        self._supervisor.wait_for_all()
-        if self._supervisor.has_failures:  # the caller gets no results to be marked as lost
-            self._results.episodes.begin(self._supervisor.lost)
-            self._supervisor.settle(self._all)
-            self._supervisor.raise_failures()
+    def _check_starts(self, rows: np.ndarray) -> None:
+        """Starts episodes that begin with NaN or Inf over, a few times."""
+        if self._on_nonfinite == "ignore":
+            return
+        bad = self._results.find_nonfinite_starts(rows)
+        for _ in range(0 if self._on_nonfinite == "raise" else _MAX_STARTS):
+            if not len(bad):
+                return
+            logger.warning("environment %d starts with NaN or Inf in its observation", bad[0])
+            self._supervisor.reset_now(bad)
+            bad = self._results.find_nonfinite_starts(bad)
+        if len(bad):
+            what = "NaN or Inf in its observation (see on_nonfinite)"
+            raise EnvironmentFailedError(int(bad[0]), "reset", "", what, "")
 
     def _check_nothing_pending(self, call: str) -> None:
         self._check_open(call)
@@ -211,48 +232,59 @@ class PoolExecutor(VectorEnv):
         self._write_actions(slice(None), actions)
         self._results.turn()
         self._supervisor.ask_for_all_steps()
-        self._wait_for_all()
-        self._check_finite(None)
+        self._supervisor.wait_for_all()
+        error = self._check_finite(None)
         rewards, terminated, truncated, infos = self._results.collect(None)
+        # Only now: what the others have answered is on record, though nobody sees it.
+        self._supervisor.raise_failures()
+        if error is not None:
+            raise error
         return self._results.observations(self._copy), rewards, terminated, truncated, infos
 
     def _write_actions(self, rows: Any, actions: Any) -> None:
         if self._action_codec is not None:
             self._action_codec.write_batch(self._action_arrays, rows, actions)
             return
-        given = dict(zip(self._all[rows].tolist(), actions, strict=True))
+        numbers = self._all[rows].tolist()
+        given = dict(zip(numbers, _single_actions(self.action_space, actions), strict=True))
         for worker, mine in self._supervisor.crew.by_worker(self._all[rows]):
             if worker is not None and worker.is_live and len(mine):
                 first = worker.rows.start
                 worker.send(protocol.Actions({row - first: given[row] for row in mine.tolist()}))
 
-    def _check_finite(self, rows: np.ndarray | None) -> None:
-        """Applies the policy for NaN and Inf to answers that are about to be delivered; None: all."""
+    def _check_finite(self, rows: np.ndarray | None) -> EnvironmentFailedError | None:
+        """Applies the policy for NaN and Inf to answers that are about to be delivered; None: all.
+
+        Returns:
+            What is to be raised, if anything.
+        """
         if self._on_nonfinite == "ignore":
-            return
+            return None
         bad, what = self._results.find_nonfinite(rows)
         if not len(bad):
-            return
+            return None
         for row in bad.tolist():
-            logger.warning(
-                "environment %d gave NaN or Inf in %s (see on_nonfinite=%r)",
-                row,
-                what,
-                self._on_nonfinite,
-            )
+            if self._tells_nonfinite():
+                logger.warning(
+                    "environment %d gave NaN or Inf in %s (see on_nonfinite=%r; %d so far)",
+                    row,
+                    what,
+                    self._on_nonfinite,
+                    self._tells_nonfinite.count,
+                )
         self._results.clear_rewards(bad)
         if self._on_nonfinite == "quarantine":
             self._results.put_back(bad)
             self._supervisor.quarantine(bad)
-            return
+            return None
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             self._supervisor.start_over(bad)
+            self._check_starts(bad)
         else:
             self._supervisor.lose(bad)
         if self._on_nonfinite == "raise":
-            self._results.episodes.begin(bad)
-            self._supervisor.settle(bad)
-            raise EnvironmentFailedError(int(bad[0]), "step", "", f"NaN or Inf in {what}", "")
+            return EnvironmentFailedError(int(bad[0]), "step", "", f"NaN or Inf in {what}", "")
+        return None
 
     # The asynchronous interface.
 
@@ -276,7 +308,10 @@ class PoolExecutor(VectorEnv):
         """
         self._check_steppable()
         rows = self._check_env_ids(env_ids)
-        actions = self._check_actions(actions, len(rows))
+        over = self._results.finished[rows]
+        if self.autoreset_mode == AutoresetMode.DISABLED and over.any():
+            raise self._needs_reset(int(rows[np.argmax(over)]))
+        actions = self._check_actions(actions, len(rows), rows)
         self._write_actions(rows, actions)
         self._results.turn(rows)
         self._supervisor.ask_for_steps(rows)
@@ -333,7 +368,11 @@ class PoolExecutor(VectorEnv):
             for _ in wanted:
                 arrived.popleft()
         rows = np.asarray(wanted)
-        self._check_finite(rows)
+        error = self._check_finite(rows)
+        if error is not None:  # the results stay, those of the culprits marked as lost
+            arrived.extendleft(reversed(wanted))
+            self._order[:0] = wanted if self._ordered else []
+            raise error
         rewards, terminated, truncated, infos = self._results.collect(rows)
         infos["env_id"] = rows
         return self._results.gather(rows), rewards, terminated, truncated, infos
@@ -360,20 +399,17 @@ class PoolExecutor(VectorEnv):
         return self.call(name)
 
     def set_attr(self, name: str, values: Any) -> None:
-        """Sets an attribute of every environment, one value for all or a list or tuple."""
+        """Sets an attribute of every environment, one value for all or a list or tuple.
+
+        Environments that take the place of others later have it too.
+        """
         if not isinstance(values, list | tuple):
             values = [values] * self.num_envs
         if len(values) != self.num_envs:
             raise InvalidValueError(f"{len(values)} values for {self.num_envs} environments.")
         call = f"set_attr({name!r})"
         self._check_nothing_pending(call)
-        self._supervisor.ask(
-            self._all,
-            lambda indices, rows: protocol.SetAttribute(
-                indices, name, [values[row] for row in rows]
-            ),
-            call,
-        )
+        self._supervisor.set_attribute(name, values, call)
 
     def render(self) -> tuple[Any, ...]:
         """The frames of all environments."""
@@ -429,7 +465,19 @@ class ProcessExecutor(PoolExecutor):
         # process wakes on its own core, one after the other.
         cores = sorted(os.sched_getaffinity(0))
         pinned = len(cores) == available_cores() and num_workers % len(cores) == 0
-        return ProcessWorker(number, setup, rows, cores[number % len(cores)] if pinned else None)
+        try:
+            return ProcessWorker(
+                number, setup, rows, cores[number % len(cores)] if pinned else None
+            )
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            raise InvalidValueError(
+                f"num_workers={num_workers}: no file descriptor is left for worker {number}; each "
+                f"takes ten or so, and {limit} are allowed (ulimit -n). Take fewer workers, or allow "
+                "more."
+            ) from error
 
     @property
     def worker_pids(self) -> list[int | None]:
@@ -440,7 +488,17 @@ class ProcessExecutor(PoolExecutor):
         ]
 
 
-def _stop_all(supervisor: Supervisor) -> None:
+def _single_actions(space: gymnasium.Space, actions: Any) -> Sequence[Any]:
+    """The actions of a batch one by one."""
+    try:
+        return list(iterate(space, actions))
+    except CustomSpaceError:  # a space of the user's, whose batches are tuples
+        return list(actions)
+
+
+def _stop_all(supervisor: Supervisor, owner: int) -> None:
+    if os.getpid() != owner:  # a fork of the process whose workers they are
+        return
     supervisor.closed = True
     # Another thread may be waiting: it notices within a second. One that does not is left behind.
     if supervisor.listening.acquire(timeout=_CLOSE_TIMEOUT):

@@ -4,15 +4,22 @@ Steps travel through shared memory: the pool writes actions, puts environment nu
 inbox and posts its signal; the worker writes results, puts numbers into its outbox and posts. All
 else (making environments, resets, calls, errors, odd infos) is a message on a socket, announced by
 the entry `MESSAGE` so that order is kept.
+
+Neither side can be stuck on the other. The pool puts what the socket does not take into a queue of its
+own and goes on listening; its entries never fill the inbox, since an environment has few in flight. A
+worker whose outbox is full waits until the pool has read, which the pool publishes in `taken`.
 """
 
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import cloudpickle
 import gymnasium
 import numpy as np
 
+from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.vector.process.codec import Codec, codec
 from kiloworlds.vector.process.memory import ArraySpec
 
@@ -85,8 +92,16 @@ class Actions:
 
 
 @dataclass(frozen=True)
+class Request:
+    """Asks for something that is answered by an `Answer`, or a `Failure`, of the same number."""
+
+    number: int
+    what: "Call | SetAttribute | Render"
+
+
+@dataclass(frozen=True)
 class Call:
-    """Calls a method of environments or reads an attribute; answered by `Answer`."""
+    """Calls a method of environments or reads an attribute."""
 
     indices: list[int]
     name: str
@@ -96,7 +111,7 @@ class Call:
 
 @dataclass(frozen=True)
 class SetAttribute:
-    """Sets an attribute, one value per environment; answered by `Answer`."""
+    """Sets an attribute, one value per environment."""
 
     indices: list[int]
     name: str
@@ -105,7 +120,7 @@ class SetAttribute:
 
 @dataclass(frozen=True)
 class Render:
-    """Renders environments; answered by `Answer`."""
+    """Renders environments."""
 
     indices: list[int]
 
@@ -114,6 +129,7 @@ class Render:
 class Answer:
     """Results in the order of the indices asked for."""
 
+    request: int
     values: list[Any]
 
 
@@ -152,10 +168,34 @@ class Failure:
     error: str
     """Type and text of the exception."""
     traceback: str
+    request: int = -1
+    """The number of the request that failed."""
+    refusal: str = ""
+    """The class of the error, where it is one of kiloworlds' that says what was asked for wrongly."""
 
 
 class Close(NamedTuple):
     """The worker closes its environments and ends."""
+
+
+def pickled(message: Any) -> bytes:
+    """A message as bytes; classes and functions of the main script go along by value."""
+    try:
+        return pickle.dumps(message)
+    except Exception:  # by reference it cannot be done, or there is no way at all
+        return cloudpickle.dumps(message)
+
+
+def pickled_or_refused(message: Any) -> bytes:
+    """The same for what the caller gave.
+
+    Raises:
+        InvalidValueError: it cannot be pickled.
+    """
+    try:
+        return pickled(message)
+    except Exception as error:
+        raise InvalidValueError(f"a value cannot be sent to a worker: {error}") from error
 
 
 def info_specs(info: NewInfo, count: int) -> tuple[ArraySpec, ArraySpec]:
@@ -216,7 +256,9 @@ class Layout:
         """The arrays by name."""
         count = self.num_envs
         slots = self.num_workers + 1  # one to spare, for a worker that takes over from another
-        ring = (slots, self.largest_share + 64)
+        # An environment has a step, its action and a reset in flight at most, and few messages are
+        # for the worker as a whole.
+        ring = (slots, 4 * self.largest_share + 64)
         specs = {
             "rewards": ArraySpec("<f8", (count,)),
             "terminated": ArraySpec("?", (count,)),
@@ -226,6 +268,8 @@ class Layout:
             "seconds": ArraySpec("<f8", (count,)),
             "inbox": ArraySpec("<i4", ring),
             "outbox": ArraySpec("<i4", ring),
+            # A cache line per worker: how many entries of its outbox the pool has read.
+            "taken": ArraySpec("<i8", (slots, 8)),
             # A cache line per worker: what it has begun (see `progress_mark`), what it is at.
             "progress": ArraySpec("<i8", (slots, 8)),
             "infos": ArraySpec("u1", (slots, INFO_MEMORY)),

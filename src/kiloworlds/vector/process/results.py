@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import concatenate, create_empty_array
 
 from kiloworlds.vector.infos import EpisodeStatistics, column_for, merge_infos, own_episodes
 from kiloworlds.vector.process.supervisor import Supervisor
@@ -36,7 +37,7 @@ class Results:
         self._supervisor, self._mode, self._reports_episodes = supervisor, mode, reports_episodes
         memory, layout = supervisor.memory, supervisor.layout
         self._num_envs = layout.num_envs
-        self._codec = layout.observations
+        self._codec, self._space = layout.observations, layout.observation_space
         self._observation_arrays = (
             memory.numbered("observation0_"),
             memory.numbered("observation1_"),
@@ -95,15 +96,20 @@ class Results:
     def observations(self, copy: bool) -> Any:
         """The observations of all environments; views of shared memory unless `copy`."""
         if self._codec is None:
-            return tuple(self._loose_observations)
+            return self._loose(self._all)
         batch = self._codec.batch(self._observation_arrays[self._align()])
         return _copied(batch) if copy else batch
 
     def gather(self, rows: np.ndarray) -> Any:
         """Copies of the observations of `rows` `[B]`."""
         if self._codec is None:
-            return tuple(self._loose_observations[row] for row in rows)
+            return self._loose(rows)
         return self._codec.batch(self._gathered(rows))
+
+    def _loose(self, rows: np.ndarray) -> Any:
+        """A batch of observations of no fixed size, in the form gymnasium.vector gives it."""
+        values = [self._loose_observations[row] for row in rows]
+        return concatenate(self._space, values, create_empty_array(self._space, len(values)))
 
     def _gathered(self, rows: np.ndarray) -> list[np.ndarray]:
         parity = self._parity[rows].astype(bool)
@@ -132,23 +138,37 @@ class Results:
 
     def find_nonfinite(self, rows: np.ndarray | None) -> tuple[np.ndarray, str]:
         """Which of the environments `rows` (None: all) answered with NaN or Inf, and in what."""
-        parts = [(self._rewards if rows is None else self._rewards[rows], "its reward")]
-        if self._float_positions:
-            side = self._observation_arrays[self._align()] if rows is None else self._gathered(rows)
-            parts += [(side[position], "its observation") for position in self._float_positions]
-        for array, what in parts:
-            bad = _rows_not_finite(array)
-            if len(bad):
-                return (bad if rows is None else rows[bad]), what
+        chosen = self._all if rows is None else rows
+        found = self._nonfinite_observations(rows)
+        rewards = self._rewards if rows is None else self._rewards[rows]
+        bad = chosen[_rows_not_finite(rewards)]
+        if len(bad):
+            found["its reward"] = bad
         if self._mode == AutoresetMode.SAME_STEP and self._float_positions:
             # Of episodes that have ended, too, which a reset has followed already.
             over = self._terminated | self._truncated
             ended = np.flatnonzero(over) if rows is None else rows[over[rows]]
             for position in self._float_positions if len(ended) else ():
-                bad = _rows_not_finite(self._final_arrays[position][ended])
+                bad = ended[_rows_not_finite(self._final_arrays[position][ended])]
                 if len(bad):
-                    return ended[bad], "the last observation of an episode"
-        return _NOBODY, ""
+                    found["the last observation of an episode"] = bad
+        return _union(found)
+
+    def find_nonfinite_starts(self, rows: np.ndarray) -> np.ndarray:
+        """Which of the environments `rows` start an episode with NaN or Inf in the observation."""
+        return _union(self._nonfinite_observations(rows))[0]
+
+    def _nonfinite_observations(self, rows: np.ndarray | None) -> dict[str, np.ndarray]:
+        chosen = self._all if rows is None else rows
+        found = []
+        if self._codec is None:
+            extras = self._supervisor.extras
+            found = [r for r in chosen.tolist() if r in extras and _has_nan(extras[r].observation)]
+        elif self._float_positions:
+            side = self._observation_arrays[self._align()] if rows is None else self._gathered(rows)
+            for position in self._float_positions:
+                found += chosen[_rows_not_finite(side[position])].tolist()
+        return {"its observation": np.unique(found)} if found else {}
 
     def slowest(self) -> tuple[int, float]:
         """The environment that took the longest since the last call, and its share of the time of
@@ -189,7 +209,7 @@ class Results:
         if self._mode == AutoresetMode.NEXT_STEP:
             was_over = self.finished[index]
             episodes.begin(rows[was_over])
-            episodes.lengths[index] += ~was_over
+            episodes.lengths[index] += ~(was_over | self._starting[index])
         else:
             episodes.lengths[index] += ~self._starting[index]
         self._starting[index] = False
@@ -279,6 +299,26 @@ class Results:
                     merge_infos(infos, extra.infos or {}, position, size)
                     if self._codec is None:
                         self._loose_observations[row] = extra.observation
+
+
+def _union(found: dict[str, np.ndarray]) -> tuple[np.ndarray, str]:
+    """All rows of the lists, and the names of the lists in words."""
+    if not found:
+        return _NOBODY, ""
+    return np.unique(np.concatenate(list(found.values()))), " and ".join(found)
+
+
+def _has_nan(value: Any) -> bool:
+    """Whether there is NaN or Inf in an observation of no fixed size."""
+    match value:
+        case dict():
+            return any(map(_has_nan, value.values()))
+        case tuple() | list():
+            return any(map(_has_nan, value))
+        case float() | np.floating() | np.ndarray():
+            array = np.asarray(value)
+            return array.dtype.kind in "fc" and not np.isfinite(array).all()
+    return False
 
 
 def _rows_not_finite(array: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Keeps the workers of a pool at work: starts them, hands out work, listens, replaces the fallen."""
 
+import dataclasses
 import functools
 import select
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from kiloworlds.core import errors
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
 from kiloworlds.vector.faults import (
     EnvironmentFailedError,
@@ -54,7 +56,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("step_timeout", "start_timeout"):
             limit = getattr(self, name)
-            if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+            is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
+            if limit is not None and not (is_number and limit > 0):
                 raise InvalidValueError(f"{name}={limit!r} must be seconds above 0, or None.")
         if self.on_error not in ("raise", "restart"):
             raise InvalidValueError(f"on_error={self.on_error!r} is not 'raise' or 'restart'.")
@@ -139,7 +142,10 @@ class Supervisor:
         self.quarantined = np.zeros(num_envs, bool)
         self.extras: dict[int, protocol.Extras] = {}
         self.finals: dict[int, protocol.Extras] = {}
-        self._answers: list[protocol.Answer | protocol.Failure] = []
+        self._attributes: dict[str, dict[int, Any]] = {}  # set from outside, by name and row
+        self._request = 0
+        self._asked: list[WorkerHandle] = []
+        self._answers: dict[WorkerHandle, protocol.Answer | protocol.Failure] = {}
         self._failures: list[EnvironmentFailedError] = []
 
     # Workers: starting, listening, burying.
@@ -184,16 +190,21 @@ class Supervisor:
         while not enough():
             if self.closed:
                 raise WrongCallError("close() while results were awaited; there will be none.")
+            self._watch_for_room()
             events = self._poll.poll(self._patience() * 1000)
             ended = []
             for descriptor, _ in events:
                 worker = self._by_descriptor.get(descriptor)
                 if worker is None:
                     continue  # buried earlier in this round
+                if worker.has_unsent and worker.is_live:
+                    self._send_rest(worker)
                 if descriptor == worker.ended_fd:
                     ended.append(worker)
-                elif worker.is_live:
+                elif descriptor == worker.outbox.read_fd:
                     self._take(worker)
+                elif worker.is_live:
+                    continue  # there was room in its socket
                 else:
                     self._greet(worker)
             for worker in ended:  # after what they still said
@@ -202,6 +213,19 @@ class Supervisor:
             now = time.monotonic()
             if ended or not events or now - self._clocks_checked_at > 0.1:
                 self._check_clocks(now)
+
+    def _watch_for_room(self) -> None:
+        """Sees to it that workers whose socket was full are noticed when it takes more."""
+        for worker in self.crew.present():
+            descriptor = worker.control.fileno()
+            if worker.has_unsent and worker.is_live and descriptor not in self._by_descriptor:
+                self._poll.register(descriptor, select.POLLOUT)
+                self._by_descriptor[descriptor] = worker
+
+    def _send_rest(self, worker: WorkerHandle) -> None:
+        worker.send_rest()
+        if not worker.has_unsent:
+            self._ignore(worker.control.fileno())
 
     def _patience(self) -> float:
         """Seconds until some clock must be looked at."""
@@ -228,6 +252,8 @@ class Supervisor:
             silent = worker.seconds_without_progress()
             if not worker.is_live:
                 self._check_clock(worker, silent, limits.start_timeout, "start_timeout", "starting")
+            elif worker in self._asked and worker not in self._answers:
+                self._check_clock(worker, silent, limits.start_timeout, "start_timeout", "a call")
             elif self.in_flight[crew.rows_of(worker)].any():
                 if activity == RESETTING:
                     self._check_clock(
@@ -267,11 +293,14 @@ class Supervisor:
     def _greet(self, worker: WorkerHandle) -> None:
         """Takes the first word of a worker that has started."""
         try:
-            message = worker.control.recv()
+            message = worker.receive()
         except (EOFError, OSError):
             return  # its end will be noticed
         if isinstance(message, protocol.Failure):
-            error = self._error(worker, message)
+            error: Exception = self._error(worker, message)
+            if message.refusal:  # the user is to hear what was asked for wrongly, not where
+                text = message.error.removeprefix(f"{message.refusal}: ")
+                error = getattr(errors, message.refusal)(text)
             if worker is not self.crew.successor:
                 raise error
             worker.kill()  # the one it was to take over from goes on
@@ -283,6 +312,11 @@ class Supervisor:
         self.crew.attach(worker, self.layout, self.memory)
         self._ignore(worker.control.fileno())
         self._listen(worker.outbox.read_fd, worker)
+        for name, values in self._attributes.items():  # of the one before it
+            rows = worker.rows
+            mine = [values[row] for row in rows if row in values]
+            indices = [row - rows.start for row in rows if row in values]
+            worker.send(protocol.Request(-1, protocol.SetAttribute(indices, name, mine)))
         self._ask_again(worker, self.crew.rows_of(worker))
 
     def _lay_out(self, worker: WorkerHandle, ready: protocol.Ready) -> None:
@@ -299,7 +333,7 @@ class Supervisor:
     def _check_spaces(self, worker: WorkerHandle, ready: protocol.Ready) -> None:
         for name in ("observation_space", "action_space"):
             ours, others = getattr(ready, name), getattr(self.layout, name)
-            if ours != others:
+            if not _are_same(ours, others):
                 (one, first), (two, second) = sorted(
                     [(self._layout_from, others), (worker.rows.start, ours)],
                     key=lambda pair: pair[0],
@@ -320,9 +354,13 @@ class Supervisor:
                 self._arrive(rows)
             elif entry == MESSAGE:
                 try:
-                    self._hear(worker, worker.control.recv())
-                except (EOFError, OSError):
+                    message = worker.receive()
+                except (EOFError, ConnectionError):
                     return  # it died while it spoke; its end will be noticed
+                except OSError:  # it has stopped in the middle of it
+                    worker.kill()
+                    return
+                self._hear(worker, message)
             else:
                 self._arrive([first + entry])
 
@@ -345,10 +383,11 @@ class Supervisor:
                 of_episode = message.final_infos is not None
                 where = self.finals if of_episode else self.extras
                 where[worker.rows.start + message.index] = message
+            case protocol.Answer() | protocol.Failure() if message.request >= 0:
+                if message.request == self._request:  # else nobody waits for it any more
+                    self._answers[worker] = message
             case protocol.Answer():
-                self._answers.append(message)
-            case protocol.Failure() if message.phase in ("call", "render"):
-                self._answers.append(message)
+                pass  # to an attribute that was set again
             case protocol.Failure():
                 self._environment_failed(worker, message)
 
@@ -399,6 +438,8 @@ class Supervisor:
         what = f"worker {number} (environments {worker.rows.start} to {worker.rows.stop - 1})"
         if worker.is_live and worker.activity != IDLE:
             what += f", busy with environment {worker.current_row},"
+        if worker.is_live:
+            self._keep_infos(worker)
         rows, heir = self.crew.remove(worker)
         if not hasattr(self, "layout"):
             raise RestartBudgetError(f"{what} {reason} while it built its environments.")
@@ -413,6 +454,17 @@ class Supervisor:
         self._memory_seen_at[number] = time.monotonic() + delay
         if heir is not None and heir.is_live:
             self._ask_again(heir, rows)
+
+    def _keep_infos(self, worker: WorkerHandle) -> None:
+        """Answers that wait to be collected keep their infos when the worker's memory is given to
+        another."""
+        for row in self.crew.rows_of(worker).tolist():
+            if row not in self.arrived or not worker.infos:
+                continue
+            index = row - worker.rows.start
+            infos = {c.key: c.values[index].copy() for c in worker.infos if c.mask[index]}
+            extras = self.extras.get(row, protocol.Extras(index))
+            self.extras[row] = dataclasses.replace(extras, infos=infos | (extras.infos or {}))
 
     def _ask_again(self, worker: WorkerHandle, rows: np.ndarray) -> None:
         """Gives a worker what the one before it was at: a reset instead of a lost step."""
@@ -468,11 +520,16 @@ class Supervisor:
 
     def ask_for_resets(self, rows: np.ndarray, seeds: list[int | None], options: Any) -> None:
         """Resets the environments `rows` `[B]`; `seeds` has one entry for each environment of all."""
+        if options:
+            protocol.pickled_or_refused(options)  # before anything has changed
         self.lost[rows] = self._stale[rows] = self._owed[rows] = False
         self.in_flight[rows] = True
         self._num_in_flight += len(rows)
         if self.crew.hands_over:
             self._hand_over(rows)
+        for row in rows.tolist():  # what was not collected belongs to an episode that is over
+            self.extras.pop(row, None)
+            self.finals.pop(row, None)
         for range_ in self.crew.ranges:
             for row in rows[(rows >= range_.start) & (rows < range_.stop)].tolist():
                 self._resets[row] = protocol.Reset([row - range_.start], [seeds[row]], options)
@@ -505,11 +562,11 @@ class Supervisor:
             self.disturbed = True
             self.owe(taken)
             return
-        for row in taken.tolist():
-            self.extras.pop(row, None)  # of the episode that the other worker began
-        self._reset_now(taken)
+        finals = {row: self.finals[row] for row in taken.tolist() if row in self.finals}
+        self.reset_now(taken)
+        self.finals |= finals  # of the episodes that have ended
 
-    def _reset_now(self, rows: np.ndarray) -> None:
+    def reset_now(self, rows: np.ndarray) -> None:
         """Starts new episodes of `rows`, whose answers are in, and waits for them."""
         self.ask_for_resets(rows, [None] * len(self.in_flight), None)
         self.wait(lambda: not self.in_flight[rows].any())
@@ -531,7 +588,7 @@ class Supervisor:
     def start_over(self, rows: np.ndarray) -> None:
         """Loses the episodes of `rows`, whose answers are in, and waits for new ones."""
         self.lose(rows)
-        self._reset_now(rows)
+        self.reset_now(rows)
         self.lost[rows] = True  # until the caller knows
 
     def owe(self, rows: np.ndarray) -> None:
@@ -554,11 +611,6 @@ class Supervisor:
             failures, self._failures = self._failures, []
             raise failures[0]
 
-    @property
-    def has_failures(self) -> bool:
-        """Whether `raise_failures` would raise."""
-        return bool(self._failures)
-
     def infos(self, rows: np.ndarray) -> Iterator[tuple[list[InfoColumn], np.ndarray, np.ndarray]]:
         """The infos that workers keep of their environments: the columns, which of `rows` `[B]` they
         are of (boolean `[B]`), and where in the columns these are."""
@@ -579,21 +631,48 @@ class Supervisor:
                 the vector.
             call: what is being done, for errors.
         """
-        values: dict[int, Any] = {}
         self.wait(self.crew.all_live)
-        for worker, mine in list(self.crew.by_worker(rows)):
-            if not len(mine):
+        self._request += 1
+        self._answers.clear()
+        asked: dict[WorkerHandle, list[int]] = {}
+        for worker, mine in self.crew.by_worker(rows):
+            if worker is None or not len(mine):
                 continue
-            assert worker is not None
             numbers = mine.tolist()
-            worker.send(message([row - worker.rows.start for row in numbers], numbers))
+            what = message([row - worker.rows.start for row in numbers], numbers)
+            worker.send(protocol.Request(self._request, what))
+            worker.mark_progress()
+            asked[worker] = numbers
+        self._asked = list(asked)
+        try:
             self.wait(
-                lambda worker=worker: bool(self._answers) or worker not in self.crew.present()
+                lambda: all(w in self._answers or w not in self.crew.present() for w in asked)
             )
-            if not self._answers:
+        finally:
+            self._asked = []
+        values: dict[int, Any] = {}
+        for worker, numbers in asked.items():
+            answer = self._answers.get(worker)
+            if answer is None:
                 raise WrongCallError(f"worker {worker.number} died in {call}; see the log.")
-            answer = self._answers.pop()
             if isinstance(answer, protocol.Failure):
                 raise self._error(worker, answer)
             values |= zip(numbers, answer.values, strict=True)
         return [values[row] for row in rows.tolist()]
+
+    def set_attribute(self, name: str, values: Sequence[Any], call: str) -> None:
+        """Sets an attribute of all environments, and of those that take their place later."""
+        self.ask(
+            np.arange(len(values)),
+            lambda indices, rows: protocol.SetAttribute(
+                indices, name, [values[row] for row in rows]
+            ),
+            call,
+        )
+        self._attributes[name] = dict(enumerate(values))
+
+
+def _are_same(one: gymnasium.Space, other: gymnasium.Space) -> bool:
+    if type(one).__eq__ is object.__eq__:  # a class of the user's that does not say
+        return type(one).__name__ == type(other).__name__ and repr(one) == repr(other)
+    return one == other

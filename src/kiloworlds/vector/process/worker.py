@@ -24,6 +24,7 @@ import cloudpickle
 import gymnasium
 import numpy as np
 
+from kiloworlds.core.errors import InvalidValueError, MissingDependencyError
 from kiloworlds.vector.process import protocol
 from kiloworlds.vector.process.codec import SpaceMismatchError
 from kiloworlds.vector.process.handle import receive_descriptor
@@ -39,6 +40,9 @@ from kiloworlds.vector.process.protocol import (
     progress_mark,
 )
 from kiloworlds.vector.process.signals import Signal
+
+_FULL_PAUSE = 5e-4
+"""Seconds between looks whether the pool has read a full outbox."""
 
 _LONG_STEP = 1e-4
 """Seconds of a step from which on looking at the clock takes no time that counts."""
@@ -75,6 +79,8 @@ class Worker:
         self._envs: list[gymnasium.Env] = []
         self._steps: list[Callable[[Any], tuple]] = []
         """What a step of each environment calls."""
+        self._attributes: dict[str, dict[int, Any]] = {}
+        """What was set from outside, for environments that are built anew: by name and index."""
         self._columns: dict[Any, _Column | None] = {}
         self._phase = "constructor"
         """What is being done, for the report of a failure."""
@@ -85,11 +91,11 @@ class Worker:
             try:
                 self._envs.append(self._build(index))
             except Exception as error:
-                self._control.send(self._failure(index, error))
+                self._control.send_bytes(protocol.pickled(self._failure(index, error)))
                 return
         self._send_ready()
         with contextlib.suppress(EOFError, ConnectionError):  # the pool has gone
-            attach: protocol.Attach = self._control.recv()
+            attach: protocol.Attach = pickle.loads(self._control.recv_bytes())
             memory = SharedArrays(attach.layout.specs(), receive_descriptor(self._control))
             memory.close()
             self._attach(attach.layout, attach.slot, memory)
@@ -154,6 +160,7 @@ class Worker:
         self._begun = self._calls = 0
         self._steps_are_long = True  # until the first call of `_step` says otherwise
         self._inbox, self._outbox = memory["inbox"][slot], memory["outbox"][slot]
+        self._taken = memory["taken"][slot]
         self._info_memory, self._info_end = memory["infos"][slot], 0
         self._columns_of: list[list[_Column]] = [[] for _ in range(count)]
         self._steps = [env.step for env in self._envs]
@@ -176,11 +183,15 @@ class Worker:
         return True
 
     def _post(self, entry: int, message: Any = None) -> None:
+        # What cannot be pickled must fail before it is announced.
+        data = protocol.pickled(message) if entry == MESSAGE else b""
+        while self._written - int(self._taken[0]) >= len(self._outbox):
+            time.sleep(_FULL_PAUSE)
         self._outbox[self._written % len(self._outbox)] = entry
         self._written += 1
         self._outbox_signal.post()
         if entry == MESSAGE:  # announced first: a message larger than the socket's buffer waits for
-            self._control.send(message)  # the pool to read it
+            self._control.send_bytes(data)  # the pool to read it
 
     def _obey(self, message: Any) -> bool:
         match message:
@@ -192,8 +203,8 @@ class Worker:
                 self._rebuild(message)
             case protocol.Actions():
                 self._loose_actions |= message.by_index
-            case protocol.Call() | protocol.SetAttribute() | protocol.Render():
-                self._call(message)
+            case protocol.Request():
+                self._answer(message)
             case protocol.Close():
                 return False
         return True
@@ -229,7 +240,10 @@ class Worker:
                 if terminated or truncated:
                     observation, info = self._end_episode(index, observation, info)
                 write_observation[parity[row]](row, observation)
-                rewards[row] = reward
+                try:
+                    rewards[row] = reward
+                except TypeError:
+                    rewards[row] = _as_number(reward)
                 all_terminated[row] = terminated
                 all_truncated[row] = truncated
                 if info or columns_of[index] or is_loose:
@@ -277,7 +291,8 @@ class Worker:
         self._write_final(row, observation)
         if info or is_loose:
             final = observation if is_loose else None
-            self._post(MESSAGE, protocol.Extras(index, final_infos=info, final_observation=final))
+            extras = protocol.Extras(index, final_infos=info, final_observation=final)
+            self._post_extras(extras, info)
         return self._start_over(index)
 
     def _start_over(self, index: int) -> tuple[Any, dict]:
@@ -324,6 +339,9 @@ class Worker:
             traceback.print_exc()
         try:
             self._envs[index] = self._build(index)
+            for name, values in self._attributes.items():
+                if index in values:
+                    self._envs[index].set_wrapper_attr(name, values[index])
         except Exception as error:
             self._post(MESSAGE, self._failure(index, error))
             return
@@ -354,9 +372,16 @@ class Worker:
             self._columns_of[index] = columns
         is_loose = self._observation_codec is None
         if odd or is_loose:
-            self._post(
-                MESSAGE, protocol.Extras(index, odd, observation=observation if is_loose else None)
-            )
+            extras = protocol.Extras(index, odd, observation=observation if is_loose else None)
+            self._post_extras(extras, odd)
+
+    def _post_extras(self, extras: protocol.Extras, info: dict) -> None:
+        try:
+            self._post(MESSAGE, extras)
+        except (TypeError, AttributeError, pickle.PicklingError) as error:
+            odd = next((key for key, value in info.items() if not _can_be_sent(value)), None)
+            where = "the observation" if odd is None else f"the info {odd!r}"
+            raise TypeError(f"{where} cannot be sent to the caller: {error}") from error
 
     def _column(self, key: Any, value: Any) -> _Column | None:
         """Where an info of this key, type and shape is kept; None if it must go as a message."""
@@ -385,36 +410,62 @@ class Worker:
         self._post(MESSAGE, info)
         return _Column(values, mask)
 
-    def _call(self, message: Any) -> None:
-        values: list[Any] = []
-        self._phase = "render" if isinstance(message, protocol.Render) else "call"
-        for position, index in enumerate(message.indices):
-            env = self._envs[index]
-            try:
-                match message:
-                    case protocol.Call():
-                        value = env.get_wrapper_attr(message.name)
-                        values.append(
-                            value(*message.args, **message.kwargs) if callable(value) else value
-                        )
-                    case protocol.SetAttribute():
-                        env.set_wrapper_attr(message.name, message.values[position])
-                        values.append(None)
-                    case protocol.Render():
-                        values.append(env.render())
-            except Exception as error:
-                self._post(MESSAGE, self._failure(index, error))
-                return
-        self._post(MESSAGE, protocol.Answer(values))
+    def _answer(self, request: protocol.Request) -> None:
+        message, values = request.what, []
+        phase = "render" if isinstance(message, protocol.Render) else "call"
+        index = message.indices[0]
+        try:
+            for position, index in enumerate(message.indices):
+                self._mark(index, RESETTING, phase)
+                values.append(self._do(message, index, position))
+            index = message.indices[0]
+            self._post(MESSAGE, protocol.Answer(request.number, values))
+        except Exception as error:  # of the environment, or an answer that cannot be sent
+            failure = self._failure(index, error)
+            self._post(MESSAGE, dataclasses.replace(failure, request=request.number))
+
+    def _do(self, message: Any, index: int, position: int) -> Any:
+        env = self._envs[index]
+        match message:
+            case protocol.Call():
+                value = env.get_wrapper_attr(message.name)
+                return value(*message.args, **message.kwargs) if callable(value) else value
+            case protocol.SetAttribute():
+                value = message.values[position]
+                env.set_wrapper_attr(message.name, value)
+                self._attributes.setdefault(message.name, {})[index] = value
+                return None
+            case protocol.Render():
+                return env.render()
+        raise TypeError(f"unknown request {message}")
 
     def _failure(self, index: int, error: Exception, action: Any = None) -> protocol.Failure:
+        is_refusal = isinstance(error, InvalidValueError | MissingDependencyError)
         return protocol.Failure(
             index,
             self._phase,
-            repr(action) if self._phase == "step" else "",
+            str(action) if self._phase == "step" else "",
             f"{type(error).__name__}: {error}",
             "".join(traceback.format_exception(error)),
+            refusal=type(error).__name__ if is_refusal else "",
         )
+
+
+def _as_number(reward: Any) -> float:
+    """A reward that shared memory does not take as it is."""
+    array = np.asarray(reward)
+    if array.shape == () and array.dtype.kind in "biuf":
+        return float(array)
+    what = f"an array of shape {array.shape}" if array.shape else f"{reward!r}"
+    raise TypeError(f"the reward is {what}; it must be one number.")
+
+
+def _can_be_sent(value: Any) -> bool:
+    try:
+        protocol.pickled(value)
+    except Exception:
+        return False
+    return True
 
 
 def _die_with(descriptor: int) -> None:
