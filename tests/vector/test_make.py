@@ -245,3 +245,26 @@ def test_pettingzoo_by_function_and_by_id():
         assert type(envs).__name__ == "PettingZooVectorEnv"
         assert envs.reset()[0].shape[:2] == (3, 2)
         envs.close()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "parameters", "message"),
+    [
+        ("LunarLander-v3", {"num_worker": 2}, "has no parameter 'num_worker'.*Did you mean 'num_w"),
+        ("LunarLander-v3", {"gravty": -5}, "Did you mean 'gravity'.*Its parameters: .*enable_wind"),
+        ("HalfCheetah-v5", {"step_timout": 3}, "Did you mean 'step_timeout'"),
+        ("ALE/Pong-v5", {"diffculty": 1}, "Did you mean 'difficulty'"),
+    ],
+)
+def test_misspelt_parameters_are_refused_before_anything_starts(env_id, parameters, message):
+    with pytest.raises(InvalidValueError, match=message):
+        kw.make(env_id, 2, backend="process", **parameters)
+
+
+def test_mujoco_writes_no_log_file(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    for options in ({}, {"backend": "sync"}, {"backend": "process", "num_workers": 1}):
+        with kw.make("HalfCheetah-v5", 2, **options) as envs:
+            envs.reset(seed=0)
+    assert not list(tmp_path.iterdir())
+    assert "WARNING" not in "".join(capfd.readouterr())

@@ -469,7 +469,7 @@ def _build(task_id: str, kwargs: dict[str, Any]) -> tuple[VectorEnv, EnvSpec]:
 def _check_settings(settings: dict[str, Any]) -> None:
     fixed = {
         "max_num_players": "environments have one player; give 1",
-        "thread_affinity_offset": "workers are not bound to cores; give -1",
+        "thread_affinity_offset": "which cores workers keep to cannot be chosen; give -1",
         "gym_reset_return_info": "infos are always returned; give True",
     }
     for name, reason in fixed.items():

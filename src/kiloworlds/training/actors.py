@@ -31,7 +31,7 @@ class Actors:
     ):
         self._collector, self._max_staleness = collector, max_staleness
         self._num_updates, self._stopwatch = num_updates, stopwatch
-        self._board = PolicyBoard()
+        self._board = PolicyBoard(max_staleness + 1)
         self._rollouts = [Future() for _ in range(num_updates)] if max_staleness else []
         self._thread: threading.Thread | None = None
 

@@ -46,17 +46,25 @@ class Acting:
         self._algorithm, self._stopwatch = algorithm, stopwatch
         self._act = jax.jit(self._act_and_map)
 
-    def _act_and_map(self, policy, key, observations):
-        raw, outputs = self._algorithm.act(policy, key, observations)
+    def _act_and_map(self, policy, keys, index, observations):
+        raw, outputs = self._algorithm.act(policy, keys[index], observations)
         log_prob = self._algorithm.log_prob(policy, outputs, raw)
         return raw, log_prob, self._algorithm.head.to_environment(raw)
 
     def __call__(
-        self, policy: PolicyNetwork, key: jax.Array, observations: PyTree
+        self, policy: PolicyNetwork, keys: jax.Array, index: int, observations: PyTree
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Raw actions, their log-probabilities, and the actions for the environments, all `[B, ...]`."""
+        """Raw actions, their log-probabilities, and the actions for the environments, all `[B, ...]`.
+
+        Args:
+            policy: that acts.
+            keys: many, made at once; picking one outside the compiled function would take longer than
+                the function itself.
+            index: which of them counts.
+            observations: `[B, ...]`.
+        """
         began = time.perf_counter()
-        drawn = jax.tree.map(np.asarray, self._act(policy, key, observations))
+        drawn = jax.tree.map(np.asarray, self._act(policy, keys, np.int32(index), observations))
         self._stopwatch.add("network_acts", time.perf_counter() - began)
         return drawn
 
@@ -68,7 +76,7 @@ class SteppedCollector:
         envs: with same-step autoreset.
         acting: draws actions.
         num_steps: T.
-        key: of all randomness in acting.
+        keys: gives T keys for acting by the number of the rollout.
         stopwatch: what measures how long environments step.
     """
 
@@ -77,11 +85,11 @@ class SteppedCollector:
         envs: VectorEnv,
         acting: Acting,
         num_steps: int,
-        key: Callable[[int], jax.Array],
+        keys: Callable[[int], jax.Array],
         stopwatch: Stopwatch,
     ):
         self._envs, self._acting, self._num_steps = envs, acting, num_steps
-        self._key, self._stopwatch = key, stopwatch
+        self._keys_of, self._stopwatch = keys, stopwatch
         self._observations: PyTree = None
 
     def start(self, seed: int) -> None:
@@ -89,10 +97,11 @@ class SteppedCollector:
 
     def collect(self, update: int, board: PolicyBoard, max_staleness: int) -> Collected:
         buffer = RolloutBuffer(self._num_steps, self._envs.num_envs)
-        version, policy = board.newest(update - max_staleness)
+        version, policy = board.version(update - max_staleness)
         everyone = slice(None)
-        for step, key in enumerate(jax.random.split(self._key(update), self._num_steps)):
-            raw, log_prob, actions = self._acting(policy, key, self._observations)
+        keys = self._keys_of(update)
+        for step in range(self._num_steps):
+            raw, log_prob, actions = self._acting(policy, keys, step, self._observations)
             buffer.put_action(step, everyone, self._observations, raw, log_prob, version)
             began = time.perf_counter()
             result = self._envs.step(actions)
@@ -110,7 +119,7 @@ class StreamedCollector:
 
     Args:
         envs: a pool with same-step autoreset.
-        acting, num_steps, key, stopwatch: see `SteppedCollector`.
+        acting, num_steps, keys, stopwatch: see `SteppedCollector`.
     """
 
     def __init__(
@@ -118,11 +127,11 @@ class StreamedCollector:
         envs: PoolExecutor,
         acting: Acting,
         num_steps: int,
-        key: Callable[[int], jax.Array],
+        keys: Callable[[int], jax.Array],
         stopwatch: Stopwatch,
     ):
         self._envs, self._acting, self._num_steps = envs, acting, num_steps
-        self._key, self._stopwatch = key, stopwatch
+        self._keys_of, self._stopwatch = keys, stopwatch
         self._buffers: dict[int, RolloutBuffer] = {}
         count = envs.num_envs
         self._steps = np.zeros(count, int)  # taken so far, over all rollouts
@@ -130,6 +139,7 @@ class StreamedCollector:
         self._waiting: list[int] = []  # that have an observation and may act
         self._observations: PyTree = None  # the newest of each, [N, ...]
         self._calls = 0
+        self._keys: Any = None
         self._looked_at = 0.0
 
     def start(self, seed: int) -> None:
@@ -167,9 +177,11 @@ class StreamedCollector:
         """Draws actions for the environments `rows` and sends them off."""
         # Always as many, so that one compiled program serves.
         padded = np.resize(rows, self._envs.batch_size)
-        key = jax.random.fold_in(self._key(0), self._calls)
+        block, index = divmod(self._calls, self._num_steps)
+        if index == 0:
+            self._keys = self._keys_of(block)
         self._calls += 1
-        drawn = self._acting(policy, key, _take(self._observations, padded))
+        drawn = self._acting(policy, self._keys, index, _take(self._observations, padded))
         raw, log_prob, actions = _take(drawn, slice(len(rows)))
         updates, steps = np.divmod(self._steps[rows], self._num_steps)
         for update in np.unique(updates).tolist():

@@ -5,7 +5,7 @@ algorithm, same metrics.
 """
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,12 @@ class HostTraining:
             from_gymnasium(envs.single_action_space),
         )
         self._update = jax.jit(self.algorithm.update)
-        self._key = fast_key(config.seed)
+        self._key = self._key_of_acting = fast_key(config.seed)
+        # Compiled: done one operation after the other, keys take milliseconds.
+        self._learning_key = jax.jit(lambda key, update: _keys(key, update)[1])
+        self._acting_keys = jax.jit(
+            lambda key, rollout: jax.random.split(_keys(key, rollout)[0], config.settings.num_steps)
+        )
         self._stopwatch = Stopwatch()
         # Where there is another device, acting does not wait for learning.
         self._acting_device = jax.devices()[-1] if config.max_staleness else jax.devices()[0]
@@ -73,7 +78,7 @@ class HostTraining:
                 envs,  # type: ignore[arg-type]
                 Acting(self.algorithm, self._stopwatch),
                 config.settings.num_steps,
-                lambda update: self._keys(update)[0],
+                lambda rollout: self._acting_keys(self._key_of_acting, rollout),
                 self._stopwatch,
             ),
             config.max_staleness,
@@ -81,13 +86,10 @@ class HostTraining:
             self._stopwatch,
         )
 
-    def _keys(self, update: int) -> jax.Array:
-        """The keys for acting and for learning."""
-        return jax.random.split(jax.random.fold_in(self._key, update))
-
     def init(self) -> HostState:
         """Resets the environments and makes a fresh learner."""
         learner_key, self._key = jax.random.split(self._key)
+        self._key_of_acting = jax.device_put(self._key, self._acting_device)
         learner = jax.jit(self.algorithm.init)(learner_key)
         self._actors.start(self.config.seed)
         self._publish(0, learner)
@@ -115,7 +117,7 @@ class HostTraining:
             state.learner,
             collected.rollout,
             state.return_so_far,
-            self._keys(state.updates)[1],
+            self._learning_key(self._key, state.updates),
             jnp.float32(learning_rate),
         )
         metrics = {
@@ -165,3 +167,8 @@ class HostTraining:
     def learner(self, state: HostState) -> PPOState:
         """The learner's state with a seed axis of one."""
         return jax.tree.map(lambda leaf: leaf[None], state.learner)
+
+
+def _keys(key: jax.Array, update: Any) -> jax.Array:
+    """The keys for acting and for learning."""
+    return jax.random.split(jax.random.fold_in(key, update))

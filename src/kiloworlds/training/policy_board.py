@@ -6,17 +6,25 @@ from kiloworlds.algorithms.ppo import PolicyNetwork
 
 
 class PolicyBoard:
-    """Where the learner publishes its policy, and actors wait for one that is new enough."""
+    """Where the learner publishes its policy, and actors wait for one that is new enough.
 
-    def __init__(self):
+    Args:
+        kept: how many versions stay, the newest included.
+    """
+
+    def __init__(self, kept: int = 1):
         self._changed = threading.Condition()
-        self._version, self._policy = -1, None
+        self._kept = kept
+        self._version = -1
+        self._policies: dict[int, PolicyNetwork] = {}
         self._stopped = False
 
     def publish(self, version: int, policy: PolicyNetwork) -> None:
         """Offers the policy as it is after `version` updates."""
         with self._changed:
-            self._version, self._policy = version, policy
+            self._version = version
+            self._policies[version] = policy
+            self._policies.pop(version - self._kept, None)
             self._changed.notify_all()
 
     def newest(self, at_least: int) -> tuple[int, PolicyNetwork]:
@@ -29,8 +37,20 @@ class PolicyBoard:
             self._changed.wait_for(lambda: self.has(at_least))
             if self._stopped:
                 raise StoppedError
-            assert self._policy is not None
-            return self._version, self._policy
+            return self._version, self._policies[self._version]
+
+    def version(self, number: int) -> tuple[int, PolicyNetwork]:
+        """One version (0 for negative numbers) and its number; waits until it is there.
+
+        Which one it is depends on no clock, so that a run repeats exactly.
+
+        Raises:
+            StoppedError: nobody will publish any more.
+        """
+        number = max(number, 0)
+        self.newest(number)
+        with self._changed:
+            return number, self._policies[number]
 
     def has(self, version: int) -> bool:
         """Whether `newest` would return at once."""

@@ -236,6 +236,8 @@ class _Report:
         self._config = config
         self._began = time.perf_counter()
         self._last = self._began
+        self._collected = 0
+        """Updates whose steps were collected while the program compiled, and are in no row yet."""
         self._recent: deque[tuple[np.ndarray, ...]] = deque()
 
     def row(self, done: int, metrics: UpdateMetrics, compiling: bool) -> dict[str, Any]:
@@ -243,8 +245,11 @@ class _Report:
         config = self._config
         now = time.perf_counter()
         updates = metrics.episodes.ended.shape[1]
-        steps = updates * config.steps_per_update * config.num_seeds
+        per_update = config.steps_per_update * config.num_seeds
         elapsed, self._last = now - self._last, now
+        timed = updates - min(updates, self._collected)
+        # A row that includes compilation has no meaningful speed, nor steps taken meanwhile.
+        self._collected = config.max_staleness if compiling else self._collected - updates + timed
         self._remember(metrics)
         episodes, returns, lengths = (
             np.sum(column, axis=0) for column in zip(*self._recent, strict=True)
@@ -252,8 +257,7 @@ class _Report:
         return {
             "step": done * config.steps_per_update,
             "seconds": round(now - self._began, 4),
-            # A row that includes compilation has no meaningful speed.
-            "fps": None if compiling else round(steps / elapsed, 1),
+            "fps": None if compiling or not timed else round(timed * per_update / elapsed, 1),
             "rollout/ep_rew_mean": _ratio(returns, episodes),
             "rollout/ep_len_mean": _ratio(lengths, episodes),
             "rollout/episodes": [int(count) for count in metrics.episodes.ended.sum(axis=1)],

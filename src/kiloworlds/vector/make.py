@@ -1,6 +1,7 @@
 """`kiloworlds.make`: from an id to many running environments."""
 
 import copy
+import difflib
 import functools
 import importlib
 import importlib.util
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
 from kiloworlds.core.environment import Environment
@@ -33,6 +35,7 @@ from kiloworlds.vector.native.engines import (
     engine_by_name,
     find_engine,
 )
+from kiloworlds.vector.native.mujoco_warnings import log_warnings
 from kiloworlds.vector.pettingzoo import PettingZooVectorEnv, builds_pettingzoo, pettingzoo_factory
 from kiloworlds.vector.pettingzoo.ids import PREFIX as PETTINGZOO_PREFIX
 from kiloworlds.vector.pixels import PixelOptions, pixel_options, preprocess
@@ -401,9 +404,14 @@ def gymnasium_factory(env: Any, env_kwargs: dict[str, Any]) -> Any:
     # Workers check order and what environments give themselves, so they need no wrappers for it.
     spec = copy.copy(gymnasium.registry[name])
     spec.order_enforce, spec.disable_env_checker = False, True
+    if env_kwargs:
+        _check_parameters(env, _creator(spec), env_kwargs)
+    is_mujoco = str(spec.entry_point).startswith("gymnasium.envs.mujoco")
 
     def build() -> gymnasium.Env:
         try:
+            if is_mujoco:
+                log_warnings()
             return gymnasium.make(spec, **env_kwargs)
         except gymnasium.error.DependencyNotInstalled as error:
             raise _missing_simulator(env, error) from error
@@ -421,7 +429,40 @@ def _user_factory(name: str, env_kwargs: dict[str, Any]) -> Callable[[], Any]:
             f"{name} is an environment that is already built; give its class, or a function that "
             "builds one."
         )
+    _check_parameters(name, found, env_kwargs)
     return functools.partial(found, **env_kwargs)
+
+
+def _creator(spec: Any) -> Callable[..., Any] | None:
+    """The class or function behind an id; None where it cannot be loaded, which building reports."""
+    if callable(spec.entry_point):
+        return spec.entry_point
+    try:
+        return load_env_creator(spec.entry_point)
+    except Exception:
+        return None
+
+
+def _check_parameters(env: str, creator: Any, env_kwargs: dict[str, Any]) -> None:
+    """Refuses parameters that an environment does not have, before any worker is started."""
+    try:
+        parameters = inspect.signature(creator).parameters
+    except (TypeError, ValueError):  # it does not say
+        return
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    own = [name for name in inspect.signature(make).parameters if name != "env_kwargs"]
+    known = [
+        name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    for name in env_kwargs:
+        if name in known or name in inspect.signature(gymnasium.make).parameters:
+            continue
+        if takes_any and not difflib.get_close_matches(name, own, 1, 0.85):
+            continue
+        raise InvalidValueError(
+            f"{env} has no parameter {name!r}.{did_you_mean(name, [*known, *own])} Its parameters: "
+            f"{', '.join(known) or 'none'}."
+        )
 
 
 def _missing_simulator(env: str, error: Exception) -> MissingDependencyError:

@@ -14,6 +14,7 @@ from kiloworlds.vector.base import check_num_envs, choose_workers
 from kiloworlds.vector.native.base import EngineVectorEnv, Steps
 from kiloworlds.vector.native.mujoco_physics import make_physics
 from kiloworlds.vector.native.mujoco_tasks import TASKS, Task
+from kiloworlds.vector.native.mujoco_warnings import log_warnings
 
 MUJOCO_IDS = (
     "Ant-v5",
@@ -141,6 +142,7 @@ def _one_environment(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
             f"runs: {', '.join(MUJOCO_IDS)}."
         )
     try:
+        log_warnings()
         return gymnasium.make(env_id, **env_kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
         raise MissingDependencyError(
