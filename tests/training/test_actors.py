@@ -204,3 +204,12 @@ def test_what_compiled_environments_do_not_know_is_refused(settings, tmp_path):
         InvalidValueError, match=f"{next(iter(settings))}=.*CartPole-v1 is compiled"
     ):
         kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", **TINY, **settings)
+
+
+def test_steps_taken_while_the_program_compiled_give_no_speed(tmp_path):
+    run = kw.train(
+        "ppo", "CartPole-v1", backend="sync", run_dir=tmp_path / "run", max_staleness=1,
+        **TINY | {"total_steps": 5 * TINY["num_envs"] * TINY["num_steps"]},
+    )  # fmt: skip
+    assert np.isnan(run.metrics["fps"][:2]).all()
+    assert (run.metrics["fps"][2:] > 0).all()

@@ -209,13 +209,13 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "normalize_rewards": True,
             "clip_range_value": None,
         },
-        # At most 21. Small pictures and a small network, for processors without a GPU.
+        # At most 21. Small pictures and a small network, for processors without a GPU. Measured so far
+        # with less training: -12 after 2.7 M steps.
         "ALE/Pong-v5": {
             "preprocessing": {"size": 42},
-            "total_steps": 4_000_000,
+            "total_steps": 10_000_000,
             "num_envs": 32,
             "num_steps": 64,
-            "num_epochs": 3,
             "num_minibatches": 8,
             "learning_rate": 1e-3,
             "cnn_channels": (16, 32, 32),
