@@ -37,13 +37,6 @@ class Codec(ABC):
         """`write` for these arrays, for many calls."""
         return functools.partial(self.write, arrays)
 
-    def vectors(self, arrays: list[np.ndarray], rows: range) -> list[memoryview] | None:
-        """Views of `rows` that take a vector by `view[:] = vector`; None where values are none.
-
-        They refuse what has another type or length.
-        """
-        return None
-
     def values(self, arrays: list[np.ndarray], rows: slice | np.ndarray) -> Sequence[Any]:
         """Copies of the values in `rows`, a slice or indices."""
         indices = range(rows.start, rows.stop) if isinstance(rows, slice) else rows.tolist()
@@ -106,12 +99,6 @@ class ArrayCodec(Codec):
                 write(arrays, row, value)
 
         return write_row
-
-    def vectors(self, arrays, rows):
-        if len(self._shape) != 1 or not self._dtype.isnative:
-            return None
-        flat, (width,) = arrays[0].reshape(-1).data, self._shape
-        return [flat[width * row : width * (row + 1)] for row in rows]
 
     def _vector_writer(self, arrays: list[np.ndarray]) -> Callable[[int, Any], None]:
         # A memoryview assigns a slice in half the time of an array, and refuses what has another

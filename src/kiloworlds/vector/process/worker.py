@@ -143,14 +143,13 @@ class Worker:
         if self._observation_codec is not None:
             writer = self._observation_codec.writer
             self._write_final = writer(memory.numbered("final"))
-            sides = [memory.numbered(f"observation{copy}_") for copy in (0, 1)]
-            self._write_observation = (writer(sides[0]), writer(sides[1]))
-            vectors = [self._observation_codec.vectors(side, self._rows) for side in sides]
-            self._vector_rows = None if None in vectors else vectors
+            self._write_observation = (
+                writer(memory.numbered("observation0_")),
+                writer(memory.numbered("observation1_")),
+            )
         else:  # they travel with the report
             self._write_final = lambda row, value: None
             self._write_observation = (self._write_final, self._write_final)
-            self._vector_rows = None
         # A memoryview sets a number in a quarter of the time that an array needs.
         self._rewards: Any = memory["rewards"].data
         self._terminated: Any = memory["terminated"].data
@@ -173,12 +172,12 @@ class Worker:
             entry = int(self._inbox[self._read % len(self._inbox)])
             self._read += 1
             if entry == ALL:
-                self._step_all()
+                self._step(range(len(self._envs)))
                 self._post(ALL)
             elif entry == MESSAGE:
                 if not self._obey(self._control.recv()):
                     return False
-            elif self._step([entry], *self._clock()):
+            elif self._step([entry]):
                 self._post(entry)
         self._progress[1] = IDLE
         return True
@@ -212,85 +211,14 @@ class Worker:
 
     # Stepping and resetting.
 
-    def _step_all(self) -> None:
-        """Steps all environments and writes their rows: the hot loop.
-
-        What `_step` does, without what costs time where observations are vectors: the call that writes
-        one, the look which copy it goes to, the clock.
-        """
-        clock, weight = self._clock()
-        views = None if clock else self._vectors()
-        if views is None:
-            self._step(range(len(self._envs)), clock, weight)
-            return
-        first, row = self._rows.start, self._rows.start
-        actions = self._actions(range(len(self._envs)))
-        rewards, all_terminated, all_truncated = self._rewards, self._terminated, self._truncated
-        progress, mark = self._progress, progress_mark(self._begun, 0)
-        self._begun += len(self._envs)
-        has_columns = bool(self._columns)
-        progress[1] = STEPPING
-        self._phase = "step"
-        action = None
-        try:
-            for row, step, action, view in zip(
-                self._rows, self._steps, actions, views, strict=True
-            ):
-                mark += NEXT_MARK
-                progress[0] = mark + row
-                observation, reward, terminated, truncated, info = step(action)
-                if terminated or truncated:
-                    observation, info = self._end_episode(row - first, observation, info)
-                try:
-                    view[:] = observation
-                    rewards[row] = reward
-                except (TypeError, ValueError, BufferError):  # they may fit in another form
-                    self._write_observation[self._parity[row]](row, observation)
-                    rewards[row] = _as_number(reward)
-                all_terminated[row] = terminated
-                all_truncated[row] = truncated
-                if info or has_columns:
-                    self._report(row - first, info, observation)
-        except Exception as error:
-            index = row - first
-            self._post(MESSAGE, self._failure(index, error, action))
-            self._step(range(index + 1, len(self._envs)), None, 1.0, actions[index + 1 :])
-
-    def _vectors(self) -> list[memoryview] | None:
-        """The rows of observations that are to be written next; None where they are no vectors, or lie
-        in both copies."""
-        if self._vector_rows is None:
-            return None
-        parity = bytes(self._parity[self._rows.start : self._rows.stop])
-        if parity.count(parity[:1]) < len(parity):
-            return None
-        return self._vector_rows[parity[0]]
-
-    def _step(
-        self,
-        indices: Sequence[int],
-        clock: Any,
-        weight: float,
-        actions: Sequence[Any] | None = None,
-    ) -> bool:
-        """Steps environments one after the other and writes their rows.
-
-        Args:
-            indices: of the environments.
-            clock: what to time each step with; None to time nothing.
-            weight: how many steps each timed one stands for.
-            actions: of these environments; None reads them.
+    def _step(self, indices: Sequence[int]) -> bool:
+        """Steps environments one after the other and writes their rows: the hot loop.
 
         Returns:
             Whether all succeeded. A failure is its own answer.
         """
-        actions = self._actions(indices) if actions is None else actions
-        is_range = isinstance(indices, range)
-        rows = (
-            self._rows[indices.start : indices.stop]
-            if is_range
-            else [self._rows[i] for i in indices]
-        )
+        actions = self._actions(indices)
+        rows = self._rows if isinstance(indices, range) else [self._rows[i] for i in indices]
         progress, mark = self._progress, progress_mark(self._begun, 0)
         self._begun += len(indices)
         steps, columns_of, is_loose = self._steps, self._columns_of, self._observation_codec is None
@@ -299,6 +227,7 @@ class Worker:
         progress[1] = STEPPING
         self._phase = "step"
         succeeded = True
+        clock, weight = self._clock()
         call_began = clock and clock()
         for index, row, action in zip(indices, rows, actions, strict=True):
             mark += NEXT_MARK
