@@ -25,6 +25,9 @@ LISTS = spaces.Sequence(spaces.Discrete(3))
 class Even(gymnasium.Space):
     """A custom space."""
 
+    def __repr__(self):  # the same in every process, for the names of tests
+        return "Even()"
+
     def sample(self, mask=None, probability=None):
         return 2 * int(self.np_random.integers(5))
 
@@ -34,6 +37,9 @@ class Even(gymnasium.Space):
 
 class Unknowing(Even):
     """A custom space that cannot tell what lies in it."""
+
+    def __repr__(self):  # the same in every process, for the names of tests
+        return "Unknowing()"
 
     def contains(self, x):
         return super(Even, self).contains(x)
