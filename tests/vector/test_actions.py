@@ -217,8 +217,16 @@ WRONG = [
         np.array([0, 9, 1], np.uint8),
         "is 9, outside Discrete(5, start=-2); the nearest valid one is 2.",
     ),
-    (spaces.Discrete(3), [0.0, 1.0, 2.0], "actions are float64; Discrete(3) needs int64."),
-    (spaces.Discrete(3), [False] * 3, "actions are bool; Discrete(3) needs int64."),
+    (
+        spaces.Discrete(3),
+        [0.0, 1.0, 2.0],
+        "actions are float64; Discrete(3) needs integers (int32 or int64).",
+    ),
+    (
+        spaces.Discrete(3),
+        [False] * 3,
+        "actions are bool; Discrete(3) needs integers (int32 or int64).",
+    ),
     (spaces.Discrete(3), [2**70] * 3, "actions are object"),
     (spaces.MultiDiscrete([3, 4]), [[2, 3], [2, 4], [0, 0]], "environment 1 is [2 4], outside"),
     (
@@ -240,7 +248,11 @@ WRONG = [
     (spaces.Box(-1, 1, (1,)), np.full((3, 1), NAN, np.float32), "actions must be finite."),
     # Parts of nested spaces.
     (NESTED, nested(box=[0.0, 0.0]), "actions['box'] have shape (2,); 3 environments need (3, 2)."),
-    (NESTED, nested(kind=[0, 1.9, 0]), "actions['kind'] are float64; Discrete(3) needs int64."),
+    (
+        NESTED,
+        nested(kind=[0, 1.9, 0]),
+        "actions['kind'] are float64; Discrete(3) needs integers (int32 or int64).",
+    ),
     (
         NESTED,
         nested(kind=[0, 99, 0]),

@@ -65,8 +65,9 @@ class _ArrayCheck(ActionCheck):
                 f"{(count, *self._shape)}."
             )
         if array.dtype.kind not in self._kinds:
+            wanted = "integers (int32 or int64)" if self._kinds == "iu" else self._dtype
             raise InvalidValueError(
-                f"actions{self._part} are {array.dtype}; {_line(self._space)} needs {self._dtype}."
+                f"actions{self._part} are {array.dtype}; {_line(self._space)} needs {wanted}."
             )
         return array
 
