@@ -128,7 +128,15 @@ def test_asynchronously(pool, limit):
     assert envs.num_recycled >= 2
 
 
-def hands_over(envs, observe=lambda: None):
+def short_and_long(pool, limit):
+    """Two environments in one worker, whose episodes end at very different times."""
+    makes = [functools.partial(LeakingEnv, length=length) for length in (5, 400)]
+    envs = pool(makes, 2, num_workers=1, max_worker_memory=limit)
+    envs.reset(seed=0)
+    return envs
+
+
+def hands_over(envs):
     """Steps until some environments have passed to the successor and some have not."""
     crew = envs._supervisor.crew
     for _ in range(5000):
@@ -141,13 +149,7 @@ def hands_over(envs, observe=lambda: None):
 
 @pytest.mark.parametrize("who", ["the one that leaves", "the one that takes over"])
 def test_either_of_the_two_may_die_meanwhile(pool, limit, who):
-    envs = pool(
-        [functools.partial(LeakingEnv, length=length) for length in (5, 400)],
-        2,
-        num_workers=1,
-        max_worker_memory=limit,
-    )
-    envs.reset(seed=0)
+    envs = short_and_long(pool, limit)
     leaving, successor = hands_over(envs)
     dies = leaving if who == "the one that leaves" else successor
     stays = successor if dies is leaving else leaving
@@ -163,13 +165,7 @@ def test_either_of_the_two_may_die_meanwhile(pool, limit, who):
 
 
 def test_calls_and_attributes_reach_either_worker(pool, limit):
-    envs = pool(
-        [functools.partial(LeakingEnv, length=length) for length in (5, 400)],
-        2,
-        num_workers=1,
-        max_worker_memory=limit,
-    )
-    envs.reset(seed=0)
+    envs = short_and_long(pool, limit)
     leaving, successor = hands_over(envs)
     assert envs.get_attr("process") == (successor.process.pid, leaving.process.pid)
     envs.set_attr("mark", ["first", "second"])
@@ -218,13 +214,7 @@ def test_a_successor_that_cannot_be_built(pool, limit, tmp_path, caplog):
 
 
 def test_closing_while_environments_pass_over(pool, limit):
-    envs = pool(
-        [functools.partial(LeakingEnv, length=length) for length in (5, 400)],
-        2,
-        num_workers=1,
-        max_worker_memory=limit,
-    )
-    envs.reset(seed=0)
+    envs = short_and_long(pool, limit)
     both = hands_over(envs)
     envs.close()
     for worker in both:

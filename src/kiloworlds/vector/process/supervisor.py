@@ -217,8 +217,10 @@ class Supervisor:
     def _watch_for_room(self) -> None:
         """Sees to it that workers whose socket was full are noticed when it takes more."""
         for worker in self.crew.present():
+            if not worker.has_unsent or not worker.is_live:
+                continue
             descriptor = worker.control.fileno()
-            if worker.has_unsent and worker.is_live and descriptor not in self._by_descriptor:
+            if descriptor not in self._by_descriptor:
                 self._poll.register(descriptor, select.POLLOUT)
                 self._by_descriptor[descriptor] = worker
 
@@ -386,8 +388,8 @@ class Supervisor:
             case protocol.Answer() | protocol.Failure() if message.request >= 0:
                 if message.request == self._request:  # else nobody waits for it any more
                     self._answers[worker] = message
-            case protocol.Answer():
-                pass  # to an attribute that was set again
+            case protocol.Answer():  # to an attribute that was set again: nobody asked
+                return
             case protocol.Failure():
                 self._environment_failed(worker, message)
 
