@@ -213,10 +213,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         # with less training: -12 after 2.7 M steps.
         "ALE/Pong-v5": {
             "preprocessing": {"size": 42},
-            "total_steps": 10_000_000,
+            "total_steps": 8_000_000,
             "num_envs": 32,
             "num_steps": 64,
-            "num_minibatches": 8,
+            "num_minibatches": 16,
             "learning_rate": 1e-3,
             "cnn_channels": (16, 32, 32),
             "cnn_features": 256,
