@@ -198,7 +198,7 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(make):
 
 
 def test_a_call_has_a_deadline(make):
-    envs = make(does_nothing, num_workers=2, start_timeout=2.0)
+    envs = make(does_nothing, num_workers=2, start_timeout=4.0)
     envs.reset(seed=0)
     os.kill(envs.worker_pids[0], signal.SIGSTOP)
     started = time.monotonic()

@@ -4,6 +4,7 @@ Inside a compiled loop, where PPO learns, XLA's CPU convolutions are many times 
 (docs/pixels.md has the measurement); matrix products are not. B stands for any leading batch axes.
 """
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -131,14 +132,19 @@ def _by_squares(
     blocks = _blocks(images[:, : height * stride, : width * stride], stride)
     per_patch = kernel // stride
     places, outputs = per_patch**2, weight.shape[1]
-    each_place = weight.reshape(places, -1, outputs).transpose(1, 0, 2).reshape(-1, places * outputs)
+    each_place = (
+        weight.reshape(places, -1, outputs).transpose(1, 0, 2).reshape(-1, places * outputs)
+    )
     squares = blocks.reshape(-1, blocks.shape[-1]).astype(weight.dtype)
     products = (squares @ each_place).reshape(-1, height, width, places, outputs)
     rows, columns = height - per_patch + 1, width - per_patch + 1
-    return sum(
-        products[:, row : row + rows, column : column + columns, row * per_patch + column]
-        for row in range(per_patch)
-        for column in range(per_patch)
+    return functools.reduce(
+        jnp.add,
+        (
+            products[:, row : row + rows, column : column + columns, row * per_patch + column]
+            for row in range(per_patch)
+            for column in range(per_patch)
+        ),
     )
 
 

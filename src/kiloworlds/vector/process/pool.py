@@ -33,9 +33,10 @@ from kiloworlds.vector.faults import EnvironmentFailedError, RestartBudget, Spar
 from kiloworlds.vector.process import protocol
 from kiloworlds.vector.process.child import ProcessWorker
 from kiloworlds.vector.process.handle import WorkerHandle
+from kiloworlds.vector.process.limits import Limits
 from kiloworlds.vector.process.memory import SharedArrays
 from kiloworlds.vector.process.results import Results
-from kiloworlds.vector.process.supervisor import Limits, Supervisor
+from kiloworlds.vector.process.supervisor import Supervisor
 
 _CLOSE_TIMEOUT = 5.0
 
@@ -189,7 +190,7 @@ class PoolExecutor(VectorEnv):
         self._results.begin(mask)
         infos: dict[str, Any] = {}
         self._results.add_infos(infos, rows, rows, self.num_envs)
-        self._supervisor.settle(rows)
+        self._supervisor.ledger.settle(rows)
         self._supervisor.raise_failures()
         self._was_reset = True
         return self._results.observations(self._copy), infos
@@ -216,9 +217,10 @@ class PoolExecutor(VectorEnv):
 
     def _check_nothing_pending(self, call: str) -> None:
         self._check_open(call)
-        if self._supervisor.pending:
+        if self._supervisor.ledger.pending:
             raise WrongCallError(
-                f"{call}() while {self._supervisor.pending} results are pending; recv() them first."
+                f"{call}() while {self._supervisor.ledger.pending} results are pending; "
+                "recv() them first."
             )
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -275,13 +277,13 @@ class PoolExecutor(VectorEnv):
         self._results.clear_rewards(bad)
         if self._on_nonfinite == "quarantine":
             self._results.put_back(bad)
-            self._supervisor.quarantine(bad)
+            self._supervisor.ledger.quarantine(bad)
             return None
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             self._supervisor.start_over(bad)
             self._check_starts(bad)
         else:
-            self._supervisor.lose(bad)
+            self._supervisor.ledger.lose(bad)
         if self._on_nonfinite == "raise":
             return EnvironmentFailedError(int(bad[0]), "step", "", f"NaN or Inf in {what}", "")
         return None
@@ -320,9 +322,9 @@ class PoolExecutor(VectorEnv):
 
     def _check_env_ids(self, env_ids: Any) -> np.ndarray:
         rows = self._check_rows(env_ids)
-        pending = set(rows[self._supervisor.in_flight[rows]].tolist())
-        if self._supervisor.arrived:
-            pending |= set(rows.tolist()) & set(self._supervisor.arrived)
+        pending = set(rows[self._supervisor.ledger.in_flight[rows]].tolist())
+        if self._supervisor.ledger.arrived:
+            pending |= set(rows.tolist()) & set(self._supervisor.ledger.arrived)
         if pending:
             raise WrongCallError(
                 f"send() to environment {min(pending)}, which still works on its last action; "
@@ -342,20 +344,20 @@ class PoolExecutor(VectorEnv):
             WrongCallError: fewer results are pending than that, so it would wait for ever.
         """
         self._check_open("recv")
-        supervisor = self._supervisor
+        supervisor, ledger = self._supervisor, self._supervisor.ledger
         if batch_size is None:
             batch_size = self.batch_size
         else:
             batch_size = check_count("batch_size", batch_size, self.num_envs)
-        if supervisor.pending < batch_size:
+        if ledger.pending < batch_size:
             raise WrongCallError(
-                f"recv() waits for batch_size={batch_size} results, but {supervisor.pending} "
+                f"recv() waits for batch_size={batch_size} results, but {ledger.pending} "
                 "are pending; call async_reset() or send() first."
             )
-        arrived = supervisor.arrived
+        arrived = ledger.arrived
         if self._ordered:
             wanted = self._order[:batch_size]
-            supervisor.wait(lambda: not supervisor.in_flight[wanted].any())
+            supervisor.wait(lambda: not ledger.in_flight[wanted].any())
         else:
             supervisor.wait(lambda: len(arrived) >= batch_size)
             wanted = list(itertools.islice(arrived, batch_size))
@@ -426,12 +428,12 @@ class PoolExecutor(VectorEnv):
     @property
     def lost_episodes(self) -> int:
         """Episodes lost so far, to dead workers and failed environments."""
-        return self._supervisor.lost_episodes
+        return self._supervisor.ledger.lost_episodes
 
     @property
     def num_quarantined(self) -> int:
         """Environments that were taken out for good."""
-        return int(self._supervisor.quarantined.sum())
+        return int(self._supervisor.ledger.quarantined.sum())
 
     @property
     def num_recycled(self) -> int:

@@ -34,7 +34,8 @@ class Results:
         mode: AutoresetMode,
         reports_episodes: bool | Literal["environment"],
     ):
-        self._supervisor, self._mode, self._reports_episodes = supervisor, mode, reports_episodes
+        self._supervisor, self._ledger = supervisor, supervisor.ledger
+        self._mode, self._reports_episodes = mode, reports_episodes
         memory, layout = supervisor.memory, supervisor.layout
         self._num_envs = layout.num_envs
         self._codec, self._space = layout.observations, layout.observation_space
@@ -162,7 +163,7 @@ class Results:
         chosen = self._all if rows is None else rows
         found = []
         if self._codec is None:
-            extras = self._supervisor.extras
+            extras = self._ledger.extras
             found = [r for r in chosen.tolist() if r in extras and _has_nan(extras[r].observation)]
         elif self._float_positions:
             side = self._observation_arrays[self._align()] if rows is None else self._gathered(rows)
@@ -218,8 +219,8 @@ class Results:
         if len(ended) and not starts_over:
             self._supervisor.episodes_ended(ended)
         lost = None
-        if self._supervisor.disturbed:
-            lost = self._supervisor.lost[rows]
+        if self._ledger.disturbed:
+            lost = self._ledger.lost[rows]
             truncated |= lost
         finished = terminated | truncated
         if finished.any():
@@ -236,8 +237,8 @@ class Results:
         if lost is not None and lost.any():
             self._add_lost(infos, rows, lost)
         self.finished[index] = finished
-        if self._supervisor.disturbed:
-            self._supervisor.settle(rows)
+        if self._ledger.disturbed:
+            self._ledger.settle(rows)
         return rewards, terminated, truncated, infos
 
     def _add_finals(self, infos: dict[str, Any], rows: np.ndarray, ended: np.ndarray) -> None:
@@ -250,7 +251,7 @@ class Results:
             values = self._codec.values(self._final_arrays, rows[positions])
             for position, value in zip(positions.tolist(), values, strict=True):
                 finals[position] = value
-        carried = self._supervisor.finals
+        carried = self._ledger.finals
         for position in positions.tolist() if carried else ():
             extras = carried.pop(int(rows[position]), None)
             if extras is not None:
@@ -271,7 +272,7 @@ class Results:
             return
         # The reset is to come one step later, or when the caller says: until then the last good
         # observation stands.
-        self._supervisor.owe(rows[lost])
+        self._ledger.owe(rows[lost])
         self.put_back(rows[lost])
 
     def add_infos(
@@ -291,7 +292,7 @@ class Results:
                 else:
                     column[places[present]] = values[mine[present]]
                 infos.setdefault(f"_{key}", np.zeros(size, bool))[places[present]] = True
-        extras = self._supervisor.extras
+        extras = self._ledger.extras
         if extras:
             for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
                 if row in extras:

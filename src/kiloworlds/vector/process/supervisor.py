@@ -1,13 +1,9 @@
 """Keeps the workers of a pool at work: starts them, hands out work, listens, replaces the fallen."""
 
 import dataclasses
-import functools
-import select
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -24,52 +20,18 @@ from kiloworlds.vector.faults import (
 from kiloworlds.vector.process import protocol
 from kiloworlds.vector.process.crew import Crew
 from kiloworlds.vector.process.handle import InfoColumn, WorkerHandle, share
+from kiloworlds.vector.process.ledger import Ledger
+from kiloworlds.vector.process.limits import Limits
+from kiloworlds.vector.process.listener import Listener
 from kiloworlds.vector.process.memory import SharedArrays
-from kiloworlds.vector.process.protocol import ALL, IDLE, MESSAGE, RESETTING
+from kiloworlds.vector.process.protocol import ALL, IDLE, MESSAGE
 
 _MEMORY_INTERVAL = 1.0
 """Seconds between looks at the memory of a worker."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How long to wait for workers, and what to do about an exception in an environment.
-
-    Attributes:
-        step_timeout: seconds a step may take; None for no limit.
-        start_timeout: the same for building and resetting environments.
-        on_error: "raise" or "restart".
-        worker_memory: bytes a worker may hold before another takes over from it; None for no limit.
-    """
-
-    step_timeout: float | None
-    start_timeout: float | None
-    on_error: str
-    worker_memory: float | None = None
-
-    @functools.cached_property
-    def patience(self) -> float:
-        """Seconds after which to look whether one has passed."""
-        limits = [limit for limit in (self.step_timeout, self.start_timeout) if limit]
-        return min([1.0, *(limit / 4 for limit in limits)])
-
-    def __post_init__(self) -> None:
-        for name in ("step_timeout", "start_timeout"):
-            limit = getattr(self, name)
-            is_number = isinstance(limit, int | float) and not isinstance(limit, bool)
-            if limit is not None and not (is_number and limit > 0):
-                raise InvalidValueError(f"{name}={limit!r} must be seconds above 0, or None.")
-        if self.on_error not in ("raise", "restart"):
-            raise InvalidValueError(f"on_error={self.on_error!r} is not 'raise' or 'restart'.")
-        memory = self.worker_memory
-        if memory is not None and not (isinstance(memory, int | float) and memory > 0):
-            raise InvalidValueError(
-                f"max_worker_memory={memory!r} must be bytes above 0, such as 2e9, or None."
-            )
-
-
 class Supervisor:
-    """The workers of a pool, and what each environment is at.
+    """Starts the workers of a pool, hands out work, listens, and replaces who dies or hangs.
 
     Args:
         make_envs: one function per environment.
@@ -83,19 +45,9 @@ class Supervisor:
         crew: the workers, and which environments each has.
         ready: what the first worker said of its environments.
         layout, memory: of the shared memory.
-        in_flight: boolean `[N]`, the environments that were sent off and have not answered.
-        arrived: the environments whose answers wait to be collected, first come first.
-        lost: boolean `[N]`: the episode in flight, or just arrived, is gone; what comes back is the
-            start of another.
-        disturbed: whether any environment is lost or its worker has no running episode of it; else
-            nobody needs to look.
-        lost_episodes: how many so far.
-        extras, finals: what an answer, or the end of an episode in it, carries beside the row, by
-            environment.
+        ledger: what each environment is at.
         closed: set when the workers are about to be stopped.
         listening: held while some thread waits for workers.
-        quarantined: boolean `[N]`, environments that are not stepped any more: each step of theirs
-            is answered at once, as lost.
     """
 
     layout: protocol.Layout
@@ -122,26 +74,11 @@ class Supervisor:
         self._limits, self.budget = limits, budget
         self._restart_at = [0.0] * num_workers
         self._memory_seen_at = [-_MEMORY_INTERVAL] * num_workers
-        self._poll = select.poll()
-        self._by_descriptor: dict[int, WorkerHandle] = {}
+        self._listener = Listener()
         self._clocks_checked_at = 0.0
-
-        self.in_flight = np.zeros(num_envs, bool)
-        self._num_in_flight = 0
-        self._resets: dict[int, protocol.Reset] = {}  # in flight
-        self.arrived: deque[int] = deque()
-        self.lost = np.zeros(num_envs, bool)
-        # The worker holds no running episode: the next step must be a reset.
-        self._stale = np.zeros(num_envs, bool)
-        # Stale because a lost episode was reported as ended, and this mode resets one step later.
-        self._owed = np.zeros(num_envs, bool)
-        self.disturbed = False
-        self.lost_episodes = 0
+        self.ledger = Ledger(num_envs)
         self.closed = False
         self.listening = threading.Lock()
-        self.quarantined = np.zeros(num_envs, bool)
-        self.extras: dict[int, protocol.Extras] = {}
-        self.finals: dict[int, protocol.Extras] = {}
         self._attributes: dict[str, dict[int, Any]] = {}  # set from outside, by name and row
         self._request = 0
         self._asked: list[WorkerHandle] = []
@@ -153,7 +90,7 @@ class Supervisor:
     def start(self) -> None:
         """Starts all workers and waits until they have built their environments."""
         for number in range(len(self.crew.workers)):
-            self._listen_to(self.crew.start(number))
+            self._listener.add_starting(self.crew.start(number))
         self.wait(self.crew.all_live)
         limit = self._limits.worker_memory
         for worker in self.crew.present():
@@ -164,18 +101,6 @@ class Supervisor:
                     f"when it has just built its {len(worker.rows)} environments; allow twice that, "
                     f"{2 * held:.2g}, or take more workers."
                 )
-
-    def _listen_to(self, worker: WorkerHandle) -> None:
-        for descriptor in (worker.control.fileno(), worker.ended_fd):
-            self._listen(descriptor, worker)
-
-    def _listen(self, descriptor: int, worker: WorkerHandle) -> None:
-        self._poll.register(descriptor, select.POLLIN)
-        self._by_descriptor[descriptor] = worker
-
-    def _ignore(self, descriptor: int) -> None:
-        if self._by_descriptor.pop(descriptor, None) is not None:
-            self._poll.unregister(descriptor)
 
     def wait(self, enough: Callable[[], bool]) -> None:
         """Listens to the workers until `enough()`; restarts those that die or hang.
@@ -190,15 +115,14 @@ class Supervisor:
         while not enough():
             if self.closed:
                 raise WrongCallError("close() while results were awaited; there will be none.")
-            self._watch_for_room()
-            events = self._poll.poll(self._patience() * 1000)
+            self._listener.watch_for_room(self.crew.present())
+            events = self._listener.wait(self._patience())
             ended = []
-            for descriptor, _ in events:
-                worker = self._by_descriptor.get(descriptor)
-                if worker is None:
+            for descriptor, worker in events:
+                if not self._listener.hears(worker):
                     continue  # buried earlier in this round
                 if worker.has_unsent and worker.is_live:
-                    self._send_rest(worker)
+                    self._listener.send_rest(worker)
                 if descriptor == worker.ended_fd:
                     ended.append(worker)
                 elif descriptor == worker.outbox.read_fd:
@@ -214,21 +138,6 @@ class Supervisor:
             if ended or not events or now - self._clocks_checked_at > 0.1:
                 self._check_clocks(now)
 
-    def _watch_for_room(self) -> None:
-        """Sees to it that workers whose socket was full are noticed when it takes more."""
-        for worker in self.crew.present():
-            if not worker.has_unsent or not worker.is_live:
-                continue
-            descriptor = worker.control.fileno()
-            if descriptor not in self._by_descriptor:
-                self._poll.register(descriptor, select.POLLOUT)
-                self._by_descriptor[descriptor] = worker
-
-    def _send_rest(self, worker: WorkerHandle) -> None:
-        worker.send_rest()
-        if not worker.has_unsent:
-            self._ignore(worker.control.fileno())
-
     def _patience(self) -> float:
         """Seconds until some clock must be looked at."""
         patience = self._limits.patience
@@ -241,28 +150,22 @@ class Supervisor:
 
     def _check_clocks(self, now: float) -> None:
         self._clocks_checked_at = now
-        limits, crew = self._limits, self.crew
+        crew = self.crew
         crew.see_off(now)
         for number, missing in enumerate(crew.workers):
             if missing is None and now >= self._restart_at[number]:
-                self._listen_to(crew.start(number))
+                self._listener.add_starting(crew.start(number))
         for worker in crew.present():
             self._check_memory(worker, now)
-            # Before the clock: the worker writes its mark first and its activity second, so that a
-            # long reset that ends meanwhile is not taken for a long step.
-            activity = worker.activity if worker.is_live else IDLE
-            silent = worker.seconds_without_progress()
-            if not worker.is_live:
-                self._check_clock(worker, silent, limits.start_timeout, "start_timeout", "starting")
-            elif worker in self._asked and worker not in self._answers:
-                self._check_clock(worker, silent, limits.start_timeout, "start_timeout", "a call")
-            elif self.in_flight[crew.rows_of(worker)].any():
-                if activity == RESETTING:
-                    self._check_clock(
-                        worker, silent, limits.start_timeout, "start_timeout", "a reset"
-                    )
-                else:  # idle means that it has not begun what it was given
-                    self._check_clock(worker, silent, limits.step_timeout, "step_timeout", "a step")
+            reason = self._limits.overdue(
+                worker,
+                is_asked=worker in self._asked and worker not in self._answers,
+                is_stepping=bool(self.ledger.in_flight[crew.rows_of(worker)].any()),
+            )
+            # Unless it has answered since we last listened.
+            if reason is not None and not (worker.is_live and worker.has_entries()):
+                worker.kill()
+                self._bury(worker, reason)
 
     def _check_memory(self, worker: WorkerHandle, now: float) -> None:
         if now - self._memory_seen_at[worker.number] < _MEMORY_INTERVAL:
@@ -279,18 +182,7 @@ class Supervisor:
                 worker.rows.stop - 1,
                 held / 1e6,
             )
-            self._listen_to(self.crew.start_successor(worker.number))
-
-    def _check_clock(
-        self, worker: WorkerHandle, silent: float, limit: float | None, name: str, doing: str
-    ) -> None:
-        if limit is None or silent <= limit:
-            return
-        if worker.is_live and worker.has_entries():  # it has answered since we last listened
-            return
-        where = f" of environment {worker.current_row}" if worker.is_live else ""
-        worker.kill()
-        self._bury(worker, f"gave no answer for {limit:g} s in {doing}{where} (see {name})")
+            self._listener.add_starting(self.crew.start_successor(worker.number))
 
     def _greet(self, worker: WorkerHandle) -> None:
         """Takes the first word of a worker that has started."""
@@ -312,8 +204,7 @@ class Supervisor:
             self._lay_out(worker, message)
         self._check_spaces(worker, message)
         self.crew.attach(worker, self.layout, self.memory)
-        self._ignore(worker.control.fileno())
-        self._listen(worker.outbox.read_fd, worker)
+        self._listener.add_live(worker)
         for name, values in self._attributes.items():  # of the one before it
             rows = worker.rows
             mine = [values[row] for row in rows if row in values]
@@ -326,7 +217,7 @@ class Supervisor:
         self.layout = protocol.Layout(
             ready.observation_space,
             ready.action_space,
-            len(self.in_flight),
+            len(self.ledger.in_flight),
             len(self.crew.ranges),
             max(map(len, self.crew.ranges)),
         )
@@ -351,9 +242,9 @@ class Supervisor:
         for entry in worker.take():
             if entry == ALL:
                 rows = worker.rows
-                if self.disturbed:  # a lost environment answers for itself, later
-                    rows = [row for row in rows if not self.lost[row]]
-                self._arrive(rows)
+                if self.ledger.disturbed:  # a lost environment answers for itself, later
+                    rows = [row for row in rows if not self.ledger.lost[row]]
+                self.ledger.arrive(rows)
             elif entry == MESSAGE:
                 try:
                     message = worker.receive()
@@ -364,18 +255,7 @@ class Supervisor:
                     return
                 self._hear(worker, message)
             else:
-                self._arrive([first + entry])
-
-    def _arrive(self, rows: Sequence[int]) -> None:
-        if isinstance(rows, range):
-            self.in_flight[rows.start : rows.stop] = False
-        else:
-            self.in_flight[rows] = False
-        self._num_in_flight -= len(rows)
-        if self._resets:
-            for row in rows:
-                self._resets.pop(row, None)
-        self.arrived.extend(rows)
+                self.ledger.arrive([first + entry])
 
     def _hear(self, worker: WorkerHandle, message: Any) -> None:
         match message:
@@ -383,7 +263,7 @@ class Supervisor:
                 worker.add_info(message)
             case protocol.Extras():
                 of_episode = message.final_infos is not None
-                where = self.finals if of_episode else self.extras
+                where = self.ledger.finals if of_episode else self.ledger.extras
                 where[worker.rows.start + message.index] = message
             case protocol.Answer() | protocol.Failure() if message.request >= 0:
                 if message.request == self._request:  # else nobody waits for it any more
@@ -409,33 +289,21 @@ class Supervisor:
         if self._limits.on_error == "raise":
             self._failures.append(error)
         logger.warning("%s; building environment %d anew", error, row)
-        self._lose(row)
-        seed = self._resets[row].seeds[0] if row in self._resets else None
+        self.ledger.lose_running(row)
+        started = self.ledger.resets.get(row)
+        seed = started.seeds[0] if started is not None else None
         worker.send(protocol.Rebuild(failure.index, seed))
         worker.mark_progress()
 
-    def _lose(self, row: int) -> None:
-        """The running episode of an environment is gone."""
-        if row in self._resets:  # it was starting anyway: nothing is lost
-            return
-        self.disturbed = True
-        self.finals.pop(row, None)
-        if not self.in_flight[row]:
-            self._stale[row] = True
-        elif not self.lost[row]:
-            self.lost[row] = True
-            self.lost_episodes += 1
-
     def _bury(self, worker: WorkerHandle, reason: str | None = None) -> None:
         """Notes the end of a worker, and when another takes its place."""
-        if self._by_descriptor.get(worker.ended_fd) is not worker:
+        if not self._listener.hears(worker):
             return
         if worker.is_live:
             while worker.has_entries():
                 self._take(worker)
         reason = reason or worker.how_it_ended()
-        for descriptor in (worker.ended_fd, worker.outbox.read_fd, worker.control.fileno()):
-            self._ignore(descriptor)
+        self._listener.remove(worker)
         number = worker.number
         what = f"worker {number} (environments {worker.rows.start} to {worker.rows.stop - 1})"
         if worker.is_live and worker.activity != IDLE:
@@ -451,7 +319,7 @@ class Supervisor:
         else:
             logger.warning("%s %s; the worker it shared them with has them now", what, reason)
         for row in rows.tolist():
-            self._lose(row)
+            self.ledger.lose_running(row)
         self._restart_at[number] = time.monotonic() + delay
         self._memory_seen_at[number] = time.monotonic() + delay
         if heir is not None and heir.is_live:
@@ -460,37 +328,32 @@ class Supervisor:
     def _keep_infos(self, worker: WorkerHandle) -> None:
         """Answers that wait to be collected keep their infos when the worker's memory is given to
         another."""
+        ledger = self.ledger
         for row in self.crew.rows_of(worker).tolist():
-            if row not in self.arrived or not worker.infos:
+            if row not in ledger.arrived or not worker.infos:
                 continue
             index = row - worker.rows.start
             infos = {c.key: c.values[index].copy() for c in worker.infos if c.mask[index]}
-            extras = self.extras.get(row, protocol.Extras(index))
-            self.extras[row] = dataclasses.replace(extras, infos=infos | (extras.infos or {}))
+            extras = ledger.extras.get(row, protocol.Extras(index))
+            ledger.extras[row] = dataclasses.replace(extras, infos=infos | (extras.infos or {}))
 
     def _ask_again(self, worker: WorkerHandle, rows: np.ndarray) -> None:
         """Gives a worker what the one before it was at: a reset instead of a lost step."""
         for row in rows.tolist():
-            if self.in_flight[row]:
-                message = self._resets.get(row)
+            if self.ledger.in_flight[row]:
+                message = self.ledger.resets.get(row)
                 index = row - worker.rows.start
                 worker.send(message or protocol.Reset([index], [None], None))
         worker.mark_progress()
 
     # Handing out work.
 
-    @property
-    def pending(self) -> int:
-        """Environments in flight or with an answer to collect."""
-        return self._num_in_flight + len(self.arrived)
-
     def ask_for_all_steps(self) -> None:
         """Sends all environments off with the actions already in shared memory."""
-        if self.disturbed or self.crew.hands_over:
-            self.ask_for_steps(np.arange(len(self.in_flight)))
+        if self.ledger.disturbed or self.crew.hands_over:
+            self.ask_for_steps(np.arange(len(self.ledger.in_flight)))
             return
-        self.in_flight[:] = True
-        self._num_in_flight = len(self.in_flight)
+        self.ledger.depart_all()
         for worker in self.crew.workers:
             if worker is not None and worker.is_live:  # else `_ask_again` serves its successor
                 worker.mark_progress()
@@ -498,56 +361,41 @@ class Supervisor:
 
     def ask_for_steps(self, rows: np.ndarray) -> None:
         """Sends the environments `rows` `[B]` off with the actions already in shared memory."""
-        self.in_flight[rows] = True
-        self._num_in_flight += len(rows)
-        if self.disturbed:
-            out = rows[self.quarantined[rows]]
-            rows = rows[~self.quarantined[rows]]
-            self.lost[out] = True
-            self._arrive(out.tolist())
-            gone = rows[self._stale[rows] & ~self._owed[rows]]
-            self.lost[gone] = True
-            self.lost_episodes += len(gone)
-        for worker, mine in self.crew.by_worker(rows):
-            if worker is None or not worker.is_live or not len(mine):
-                continue
-            worker.mark_progress()
-            if self.disturbed:
-                for row in mine[self._stale[mine]].tolist():
-                    worker.send(protocol.Reset([row - worker.rows.start], [None], None))
-                mine = mine[~self._stale[mine]]
-            if len(mine):
-                worker.push_rows(mine.tolist())
-        self._stale[rows] = self._owed[rows] = False
+        steps, anew = self.ledger.depart(rows)
+        for worker, mine in self._live_workers(steps):
+            worker.push_rows(mine.tolist())
+        for worker, mine in self._live_workers(anew):
+            for row in mine.tolist():
+                worker.send(protocol.Reset([row - worker.rows.start], [None], None))
+
+    def _live_workers(self, rows: np.ndarray) -> Iterator[tuple[WorkerHandle, np.ndarray]]:
+        """Those that run some of `rows`, to be given work; `_ask_again` serves the others."""
+        for worker, mine in self.crew.by_worker(rows) if len(rows) else ():
+            if worker is not None and worker.is_live and len(mine):
+                worker.mark_progress()
+                yield worker, mine
 
     def ask_for_resets(self, rows: np.ndarray, seeds: list[int | None], options: Any) -> None:
         """Resets the environments `rows` `[B]`; `seeds` has one entry for each environment of all."""
         if options:
             protocol.pickled_or_refused(options)  # before anything has changed
-        self.lost[rows] = self._stale[rows] = self._owed[rows] = False
-        self.in_flight[rows] = True
-        self._num_in_flight += len(rows)
+        self.ledger.depart_to_reset(rows)
         if self.crew.hands_over:
             self._hand_over(rows)
-        for row in rows.tolist():  # what was not collected belongs to an episode that is over
-            self.extras.pop(row, None)
-            self.finals.pop(row, None)
         for range_ in self.crew.ranges:
             for row in rows[(rows >= range_.start) & (rows < range_.stop)].tolist():
-                self._resets[row] = protocol.Reset([row - range_.start], [seeds[row]], options)
-        for worker, some in self.crew.by_worker(rows):
+                message = protocol.Reset([row - range_.start], [seeds[row]], options)
+                self.ledger.resets[row] = message
+        for worker, some in self._live_workers(rows):
             mine = some.tolist()
-            if mine and worker is not None and worker.is_live:
-                worker.mark_progress()
-                indices = [row - worker.rows.start for row in mine]
-                worker.send(protocol.Reset(indices, [seeds[row] for row in mine], options))
+            indices = [row - worker.rows.start for row in mine]
+            worker.send(protocol.Reset(indices, [seeds[row] for row in mine], options))
 
     def _hand_over(self, rows: np.ndarray) -> np.ndarray:
         taken = self.crew.hand_over(rows)
-        leaver = self.crew.let_go(self.quarantined)
+        leaver = self.crew.let_go(self.ledger.quarantined)
         if leaver is not None:
-            for descriptor in (leaver.ended_fd, leaver.outbox.read_fd):
-                self._ignore(descriptor)
+            self._listener.remove(leaver)
             logger.info("worker %d has been replaced; no step was lost", leaver.number)
         return taken
 
@@ -561,51 +409,31 @@ class Supervisor:
         if not len(taken):
             return
         if not self._starts_over:
-            self.disturbed = True
-            self.owe(taken)
+            self.ledger.owe(taken)
             return
-        finals = {row: self.finals[row] for row in taken.tolist() if row in self.finals}
+        carried = self.ledger.finals
+        finals = {row: carried[row] for row in taken.tolist() if row in carried}
         self.reset_now(taken)
-        self.finals |= finals  # of the episodes that have ended
+        carried |= finals  # of the episodes that have ended
 
     def reset_now(self, rows: np.ndarray) -> None:
         """Starts new episodes of `rows`, whose answers are in, and waits for them."""
-        self.ask_for_resets(rows, [None] * len(self.in_flight), None)
-        self.wait(lambda: not self.in_flight[rows].any())
+        ledger = self.ledger
+        self.ask_for_resets(rows, [None] * len(ledger.in_flight), None)
+        self.wait(lambda: not ledger.in_flight[rows].any())
         for row in rows.tolist():
-            self.arrived.remove(row)
-
-    def quarantine(self, rows: np.ndarray) -> None:
-        """Loses the episodes of `rows`, whose answers are in, and steps them no more."""
-        self.disturbed = True
-        self.quarantined[rows] = self.lost[rows] = True
-        self.lost_episodes += len(rows)
-
-    def lose(self, rows: np.ndarray) -> None:
-        """Counts the episodes of `rows`, whose answers are in, as lost."""
-        self.disturbed = True
-        self.lost[rows] = True
-        self.lost_episodes += len(rows)
+            ledger.arrived.remove(row)
 
     def start_over(self, rows: np.ndarray) -> None:
         """Loses the episodes of `rows`, whose answers are in, and waits for new ones."""
-        self.lose(rows)
+        self.ledger.lose(rows)
         self.reset_now(rows)
-        self.lost[rows] = True  # until the caller knows
-
-    def owe(self, rows: np.ndarray) -> None:
-        """The next step of `rows` is a reset: their lost episodes have been reported as ended."""
-        self._stale[rows] = self._owed[rows] = True
-
-    def settle(self, rows: np.ndarray) -> None:
-        """The caller knows what was lost of `rows`."""
-        self.lost[rows] = False
-        self.disturbed = bool(self.lost.any() or self._stale.any() or self.quarantined.any())
+        self.ledger.lost[rows] = True  # until the caller knows
 
     def wait_for_all(self) -> None:
         """Waits until nothing is in flight. The answers count as collected."""
-        self.wait(lambda: not self._num_in_flight)
-        self.arrived.clear()
+        self.wait(lambda: not self.ledger.num_in_flight)
+        self.ledger.arrived.clear()
 
     def raise_failures(self) -> None:
         """Raises the first exception that came from inside an environment since the last time."""

@@ -1,0 +1,75 @@
+"""What workers of a pool may take: time and memory."""
+
+import functools
+from dataclasses import dataclass
+
+from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.vector.process.handle import WorkerHandle
+from kiloworlds.vector.process.protocol import IDLE, RESETTING
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait for workers, and what to do about an exception in an environment.
+
+    Attributes:
+        step_timeout: seconds a step may take; None for no limit.
+        start_timeout: the same for building and resetting environments.
+        on_error: "raise" or "restart".
+        worker_memory: bytes a worker may hold before another takes over from it; None for no limit.
+    """
+
+    step_timeout: float | None
+    start_timeout: float | None
+    on_error: str
+    worker_memory: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("step_timeout", "start_timeout"):
+            limit = getattr(self, name)
+            if limit is not None and not _is_positive(limit):
+                raise InvalidValueError(f"{name}={limit!r} must be seconds above 0, or None.")
+        if self.on_error not in ("raise", "restart"):
+            raise InvalidValueError(f"on_error={self.on_error!r} is not 'raise' or 'restart'.")
+        if self.worker_memory is not None and not _is_positive(self.worker_memory):
+            raise InvalidValueError(
+                f"max_worker_memory={self.worker_memory!r} must be bytes above 0, such as 2e9, "
+                "or None."
+            )
+
+    @functools.cached_property
+    def patience(self) -> float:
+        """Seconds after which to look whether one has passed."""
+        limits = [limit for limit in (self.step_timeout, self.start_timeout) if limit]
+        return min([1.0, *(limit / 4 for limit in limits)])
+
+    def overdue(self, worker: WorkerHandle, *, is_asked: bool, is_stepping: bool) -> str | None:
+        """What a worker has done for too long, in words; None if it is in time.
+
+        Args:
+            is_asked: an answer to a call is awaited.
+            is_stepping: environments of its are in flight.
+        """
+        # Before the clock: the worker writes its mark first and its activity second, so that a long
+        # reset that ends meanwhile is not taken for a long step.
+        activity = worker.activity if worker.is_live else IDLE
+        silent = worker.seconds_without_progress()
+        if not worker.is_live:
+            name, doing = "start_timeout", "starting"
+        elif is_asked:
+            name, doing = "start_timeout", "a call"
+        elif is_stepping and activity == RESETTING:
+            name, doing = "start_timeout", "a reset"
+        elif is_stepping:  # idle means that it has not begun what it was given
+            name, doing = "step_timeout", "a step"
+        else:
+            return None
+        limit = getattr(self, name)
+        if limit is None or silent <= limit:
+            return None
+        where = f" of environment {worker.current_row}" if worker.is_live else ""
+        return f"gave no answer for {limit:g} s in {doing}{where} (see {name})"
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
