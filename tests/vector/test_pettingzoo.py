@@ -495,12 +495,12 @@ def test_wrong_actions(make, actions, message):
 @pytest.mark.parametrize(
     ("actions", "message"),
     [
-        (np.zeros((1, 2), int), r"are ndarray.*\['speaker', 'listener'\]"),
+        (np.zeros((1, 2), int), r"are of type ndarray.*\['listener', 'speaker'\]"),
         ({"speaker": np.zeros((1, 1), int)}, "lack 'listener'"),
         ({"speakers": 0, "listener": 0}, "hold 'speakers'.*Did you mean 'speaker'"),
         (
             {"speaker": np.array([[3]]), "listener": np.array([[0]])},
-            r"actions\['speaker'\]: the action of environment 0 is \[3\].*valid one is \[2\]",
+            r"the action of environment 0 at \['speaker'\] is \[3\].*valid one is \[2\]",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from kiloworlds.vector.base import VectorEnv, check_num_envs, make_env_list
 from kiloworlds.vector.choice import host_backend
 from kiloworlds.vector.infos import with_masks
 from kiloworlds.vector.pettingzoo.adapters import LAYOUT, Adapting
-from kiloworlds.vector.pettingzoo.layout import AgentKind, AgentLayout, block_space
+from kiloworlds.vector.pettingzoo.layout import AgentKind, AgentLayout
 from kiloworlds.vector.pettingzoo.record import Record
 from kiloworlds.vector.process.pool import ProcessExecutor
 from kiloworlds.vector.sync import SyncExecutor
@@ -106,10 +106,6 @@ class PettingZooVectorEnv(VectorEnv):
         )
         self.render_mode = self.executor.render_mode
         self.backend = self.executor.backend
-        self._action_checks = {
-            name: _checker(kind, num_envs, self.autoreset_mode)
-            for name, kind in self._layout.kinds.items()
-        }
 
     def __repr__(self) -> str:
         name = self.metadata.get("name", "?")
@@ -149,7 +145,7 @@ class PettingZooVectorEnv(VectorEnv):
     def step(self, actions: Any) -> _Results:
         """Steps all environments with actions `[N, A, ...]`, or blocks of them keyed by kind."""
         self._check_steppable()
-        return self._unpack(*self.executor.step(self._checked(actions, self.num_envs)))
+        return self._unpack(*self.executor.step(actions))
 
     def async_reset(self, seed: int | list[int] | None = None) -> None:
         """Starts all environments over; `recv` then gives their first observations."""
@@ -161,7 +157,7 @@ class PettingZooVectorEnv(VectorEnv):
         """Sends actions `[B, A, ...]` to the environments `env_ids` `[B]` and returns at once."""
         self._check_steppable()
         self._check_asynchronous("send")
-        self.executor.send(self._checked(actions, np.size(env_ids)), env_ids)
+        self.executor.send(actions, env_ids)
 
     def recv(self) -> _Results:
         """Waits for `batch_size` results; `infos["env_id"]` `[B]` says whose they are."""
@@ -173,32 +169,6 @@ class PettingZooVectorEnv(VectorEnv):
             raise WrongCallError(
                 f"{call}() needs backend='process'; this vector runs on {self.backend!r}."
             )
-
-    def _checked(self, actions: Any, count: int) -> Any:
-        """Actions as the executor takes them; raises InvalidValueError where they do not fit."""
-        layout, checks = self._layout, self._action_checks
-        if not layout.in_blocks:
-            return actions  # which the executor checks
-        if not isinstance(actions, Mapping):
-            raise InvalidValueError(
-                f"actions are {type(actions).__name__}; this environment needs a dict of one block per "
-                f"kind of agent: {list(checks)}."
-            )
-        unknown = [name for name in actions if name not in checks]
-        missing = [name for name in checks if name not in actions]
-        if unknown or missing:
-            what = f"hold {unknown[0]!r}" if unknown else f"lack {missing[0]!r}"
-            raise InvalidValueError(
-                f"actions {what}; the kinds of agents are {list(checks)}."
-                f"{did_you_mean(str(unknown[0]), checks) if unknown else ''}"
-            )
-        checked = {}
-        for name, check in checks.items():
-            try:
-                checked[name] = check._check_actions(actions[name], count)
-            except InvalidValueError as error:
-                raise InvalidValueError(f"actions[{name!r}]: {error}") from None
-        return checked
 
     def _unpack(
         self,
@@ -326,10 +296,3 @@ def _common_layout(executor: Any) -> AgentLayout:
                 "spaces, and be of one API."
             )
     return first
-
-
-def _checker(kind: AgentKind, num_envs: int, mode: AutoresetMode) -> VectorEnv:
-    """Something that checks the actions of one kind as executors check theirs."""
-    checker = VectorEnv()
-    checker._describe(num_envs, block_space(kind, "observation"), block_space(kind, "action"), mode)
-    return checker
