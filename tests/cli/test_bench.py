@@ -31,7 +31,7 @@ def test_words_without_json(command):
         (["CartPole-v7"], "Did you mean 'CartPole-v1'"),
         (["CartPole-v1", "--env.lenth", "1"], "lenth"),
         (["CartPole-v1", "--env.length"], "--env.length needs a name and a value"),
-        (["CartPole-v1", "--num-envs", "0"], "num_envs=0 must be 1 or more"),
+        (["CartPole-v1", "--num-envs", "0"], "num_envs=0 must be a whole number of 1 or more"),
         (["CartPole-v1", "--num-envs", "many"], "--num-envs"),
         (["CartPole-v1", "--backend", "compield"], "Did you mean 'compiled'"),
         (["CartPole-v1", "--seconds", "0"], "--seconds 0"),

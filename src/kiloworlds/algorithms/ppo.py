@@ -7,7 +7,7 @@ Letters in shapes: T steps of a rollout, N environments, B transitions of a mini
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree, UInt32
 
 from kiloworlds.algorithms.advantages import generalized_advantages
 from kiloworlds.algorithms.normalization import RunningStatistics, mean_over_devices
+from kiloworlds.core.checks import require_flags, require_number
 from kiloworlds.core.errors import InvalidValueError, did_you_mean
 from kiloworlds.core.random import permutation
 from kiloworlds.core.spaces import Box, Space
@@ -96,15 +97,12 @@ class PPOConfig:
         if self.clip_range_value is not None:
             require_number("clip_range_value", self.clip_range_value, 0.0)
         require_number("initial_log_std", self.initial_log_std, -20.0, 20.0)
-        for name in (
-            "anneal_learning_rate",
-            "normalize_advantage",
-            "normalize_observations",
-            "normalize_rewards",
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, bool | np.bool_):
-                raise InvalidValueError(f"{name}={reprlib.repr(value)} must be True or False.")
+        require_flags(
+            anneal_learning_rate=self.anneal_learning_rate,
+            normalize_advantage=self.normalize_advantage,
+            normalize_observations=self.normalize_observations,
+            normalize_rewards=self.normalize_rewards,
+        )
         self._check_sizes("hidden_sizes", "(64, 64)")
         self._check_sizes("cnn_channels", "(32, 64, 64)")
         if len(self.cnn_channels) != 3:
@@ -133,29 +131,6 @@ class PPOConfig:
         object.__setattr__(self, name, tuple(sizes))
         for size in sizes:
             require_number(name, size, 1, whole=True)
-
-
-_MOST = {True: 2**31 - 1, False: float(np.finfo(np.float32).max)}
-"""The largest number compiled code holds, by whether it is whole."""
-
-
-def require_number(
-    name: str, value: Any, low: float, high: float | None = None, whole: bool = False
-) -> None:
-    """Raises InvalidValueError unless `value` is a finite number between `low` and `high`."""
-    most = _MOST[whole] if high is None else high
-    kinds = int | np.integer if whole else int | float | np.integer | np.floating
-    if isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= most:
-        return
-    number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
-    above = number and value > most
-    bounds = f"of {low} or more" if high is None and not above else f"between {low} and {most}"
-    nearest = ""
-    if number:
-        near = min(max(value, low), most)
-        nearest = f"; the nearest valid value is {round(near) if whole else format(near, 'g')}"
-    kind = "a whole number" if whole else "a number"
-    raise InvalidValueError(f"{name}={reprlib.repr(value)} must be {kind} {bounds}{nearest}.")
 
 
 _POLICY_LOSSES = ("policy_gradient_loss", "entropy_loss", "approx_kl", "clip_fraction")

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from kiloworlds.compat.refusals import refuse
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.errors import (
     InvalidValueError,
     MissingDependencyError,
@@ -22,7 +23,7 @@ from kiloworlds.core.errors import (
 )
 from kiloworlds.core.registry import find_spec
 from kiloworlds.core.registry import list_envs as list_compiled
-from kiloworlds.vector.base import VectorEnv, check_num_envs
+from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.make import make as make_vector
 
 _DEFAULTS: dict[str, Any] = {
@@ -426,7 +427,7 @@ def _build(task_id: str, kwargs: dict[str, Any]) -> tuple[VectorEnv, EnvSpec]:
     for name, reason in _REFUSED.items():
         if name in others:
             raise refuse("make", name, others[name], reason)
-    num_envs = settings["num_envs"] = check_num_envs(settings["num_envs"])
+    num_envs = settings["num_envs"] = require_count("num_envs", settings["num_envs"])
     _check_settings(settings)
     backend = others.pop("backend", "auto")
     compiled = find_spec(task_id)

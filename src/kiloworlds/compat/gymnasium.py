@@ -16,9 +16,10 @@ from gymnasium.envs.registration import EnvSpec, VectorizeMode
 from gymnasium.vector import AutoresetMode
 
 from kiloworlds.compat.refusals import as_factory, refuse
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.errors import InvalidValueError, WrongCallError, did_you_mean
 from kiloworlds.core.registry import find_spec
-from kiloworlds.vector.base import VectorEnv, check_num_envs
+from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.choice import host_backend
 from kiloworlds.vector.make import gymnasium_factory, make
 from kiloworlds.vector.process.pool import ProcessExecutor
@@ -252,7 +253,7 @@ def make_vec(
         raise InvalidValueError(
             f"make_vec() got {type(id).__name__}; give an id or a gymnasium.EnvSpec."
         )
-    num_envs = check_num_envs(num_envs)
+    num_envs = require_count("num_envs", num_envs)
     vector_kwargs, wrappers = dict(vector_kwargs or {}), list(wrappers or [])
     mode = _choose_mode(id, num_envs, vectorization_mode, wrappers, kwargs)
     if mode is VectorizeMode.VECTOR_ENTRY_POINT:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from kiloworlds.core.checks import require_number
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import (
     InvalidValueError,
@@ -64,11 +65,8 @@ class EnvSpec:
             for name, value in kwargs.items()
         }
         limit = arguments.pop(_LIMIT, self.max_episode_steps)
-        whole = isinstance(limit, int | np.integer) and not isinstance(limit, bool)
-        if limit is not None and not (whole and limit >= 1):
-            raise InvalidValueError(
-                f"{self.id}: {_LIMIT}={limit!r} must be a whole number of 1 or more, or None."
-            )
+        if limit is not None:
+            require_number(f"{self.id}: {_LIMIT}", limit, 1, whole=True)
         self._check_names(constructor, arguments)
         self._check_numbers(constructor, arguments)
         environment = constructor(**arguments)

@@ -7,6 +7,7 @@ from typing import Any
 
 import cloudpickle
 
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.testing.checks.construction import why_not_picklable
 from kiloworlds.testing.child import Job, run_checks
@@ -57,8 +58,7 @@ def check_environment(
         >>> report.ok
         True
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise InvalidValueError(f"steps={steps!r} must be a whole number of 1 or more.")
+    steps = require_count("steps", steps)
     if not isinstance(timeout, int | float) or not 0 < timeout <= 86_400:
         raise InvalidValueError(f"timeout={timeout!r} must be seconds above 0, 86400 at most.")
     started = time.perf_counter()

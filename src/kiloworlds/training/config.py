@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kiloworlds.algorithms.ppo import PPOConfig, require_number
+from kiloworlds.algorithms.ppo import PPOConfig
+from kiloworlds.core.checks import require_count, require_number
 from kiloworlds.core.errors import InvalidValueError, UnknownNameError, unknown_name
 from kiloworlds.vector.pixels import pixel_options
 
@@ -71,7 +72,7 @@ class TrainConfig:
             require_number(name, getattr(self, name), 1, whole=True)
         if self.preprocessing is not None:
             pixel_options(self.preprocessing)
-        for name in ("devices", "num_workers", "batch_size"):
+        for name in ("devices", "num_workers"):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), 1, whole=True)
         if self.step_timeout is not None:
@@ -80,11 +81,8 @@ class TrainConfig:
         if self.max_worker_memory is not None:
             require_number("max_worker_memory", self.max_worker_memory, 1.0)
         require_number("max_staleness", self.max_staleness, 0, whole=True)
-        if self.batch_size is not None and self.batch_size > self.num_envs:
-            raise InvalidValueError(
-                f"batch_size={self.batch_size} is more than num_envs={self.num_envs}; the nearest "
-                f"valid value is {self.num_envs}."
-            )
+        if self.batch_size is not None:
+            require_count("batch_size", self.batch_size, self.num_envs, "num_envs")
         require_number("seed", self.seed, 0, 2**32 - 1 - self.num_seeds, whole=True)
         if not isinstance(self.env_kwargs, dict) or not all(
             isinstance(name, str) for name in self.env_kwargs

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def evaluate(
     Each environment counts only its first episodes, the same number for all (the last round is cut):
     counting whichever ends first would favour short ones.
     """
-    if not isinstance(episodes, int) or episodes < 1:
-        raise InvalidValueError(f"episodes={episodes!r} must be a whole number of 1 or more.")
+    episodes = require_count("episodes", episodes)
     num_envs = min(episodes, 256 if run.environment["backend"] == "compiled" else 8)
     envs = run.make_envs(num_envs, **(env_kwargs or {}))
     wanted = np.full(num_envs, episodes // num_envs)

@@ -213,7 +213,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         # with less training: -12 after 2.7 M steps.
         "ALE/Pong-v5": {
             "preprocessing": {"size": 42},
-            "total_steps": 8_000_000,
+            "total_steps": 3_000_000,
             "num_envs": 32,
             "num_steps": 64,
             "num_minibatches": 16,

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
 from kiloworlds.vector.actions import action_check
@@ -34,40 +35,19 @@ def parse_autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
     )
 
 
-def check_num_envs(num_envs: Any) -> int:
-    """Returns `num_envs` as an int of at least 1, or raises InvalidValueError."""
-    if isinstance(num_envs, bool) or not isinstance(num_envs, int | np.integer):
-        raise InvalidValueError(f"num_envs={num_envs!r} must be a whole number of 1 or more.")
-    if num_envs < 1:
-        raise InvalidValueError(f"num_envs={num_envs} must be 1 or more; the smallest is 1.")
-    return int(num_envs)
-
-
-def check_flags(**flags: Any) -> None:
-    """Raises InvalidValueError for what is neither True nor False."""
-    for name, value in flags.items():
-        if not isinstance(value, bool | np.bool_):
-            raise InvalidValueError(f"{name}={value!r} must be True or False.")
-
-
-def check_count(name: str, value: Any, num_envs: int) -> int:
-    """Returns `value` if it is a whole number from 1 to `num_envs`, or raises InvalidValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InvalidValueError(f"{name}={value!r} must be a whole number of 1 or more.")
-    if value > num_envs:
-        raise InvalidValueError(
-            f"{name}={value} is more than num_envs={num_envs}; the nearest valid value is "
-            f"{num_envs}."
-        )
-    return int(value)
-
-
 def choose_workers(num_workers: Any, num_envs: int) -> int:
     """Returns `num_workers` if it is a number from 1 to `num_envs`; for None one per available core,
     never more than `num_envs`."""
     if num_workers is None:
         return min(available_cores(), num_envs)
-    return check_count("num_workers", num_workers, num_envs)
+    return require_count("num_workers", num_workers, num_envs, "num_envs")
+
+
+def choose_batch_size(batch_size: Any, num_envs: int) -> int:
+    """Returns `batch_size` if it is a number from 1 to `num_envs`; `num_envs` for None."""
+    if batch_size is None:
+        return num_envs
+    return require_count("batch_size", batch_size, num_envs, "num_envs")
 
 
 def expand_seeds(seed: Any, num_envs: int) -> list[int]:

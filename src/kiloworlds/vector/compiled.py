@@ -10,10 +10,11 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from jaxtyping import PyTree
 
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.devices import elementwise_compiler_options
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
-from kiloworlds.vector.base import VectorEnv, check_num_envs, expand_seeds, parse_autoreset_mode
+from kiloworlds.vector.base import VectorEnv, expand_seeds, parse_autoreset_mode
 from kiloworlds.vector.functional import (
     InitFunction,
     StepFunction,
@@ -61,7 +62,7 @@ class CompiledVectorEnv(VectorEnv):
         episode_statistics: bool = True,
         spec_id: str | None = None,
     ):
-        num_envs = check_num_envs(num_envs)
+        num_envs = require_count("num_envs", num_envs)
         if output not in ("numpy", "jax"):
             raise InvalidValueError(f"output={output!r} is not 'numpy' or 'jax'.")
         self.env = env

@@ -4,9 +4,8 @@ import logging
 import time
 from collections import deque
 
-import numpy as np
-
-from kiloworlds.core.errors import InvalidValueError, KiloworldsError
+from kiloworlds.core.checks import require_number
+from kiloworlds.core.errors import KiloworldsError
 
 logger = logging.getLogger("kiloworlds.vector")
 
@@ -56,10 +55,7 @@ class RestartBudget:
     """
 
     def __init__(self, limit: int, window: float = 600.0):
-        if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 0:
-            raise InvalidValueError(
-                f"max_restarts={limit!r} must be a whole number, 0 or more; 10**9 for no limit."
-            )
+        require_number("max_restarts", limit, 0, whole=True)
         self.limit, self.window = limit, window
         self.spent = 0
         """Restarts since the beginning."""

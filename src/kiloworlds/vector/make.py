@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import (
     InvalidValueError,
@@ -25,7 +26,7 @@ from kiloworlds.core.errors import (
 )
 from kiloworlds.core.registry import EnvSpec, find_spec, list_envs
 from kiloworlds.core.user_code import load_user_object
-from kiloworlds.vector.base import VectorEnv, check_num_envs, parse_autoreset_mode
+from kiloworlds.vector.base import VectorEnv, parse_autoreset_mode
 from kiloworlds.vector.choice import host_backend
 from kiloworlds.vector.compiled import CompiledVectorEnv
 from kiloworlds.vector.native.engines import (
@@ -130,7 +131,7 @@ def make(
     }
     request = _Request(
         env=env,
-        num_envs=check_num_envs(num_envs),
+        num_envs=require_count("num_envs", num_envs),
         backend=_check_backend(backend, engine),
         engine=engine,
         pixels=None if preprocessing is None else pixel_options(preprocessing),

@@ -11,10 +11,10 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.vector.base import (
     VectorEnv,
-    check_num_envs,
     expand_seeds,
     make_env_list,
     parse_autoreset_mode,
@@ -66,7 +66,7 @@ class SyncExecutor(VectorEnv):
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         episode_statistics: bool | Literal["environment"] = True,
     ):
-        num_envs = check_num_envs(num_envs)
+        num_envs = require_count("num_envs", num_envs)
         mode = parse_autoreset_mode(autoreset_mode)
         self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
         make_envs = make_env_list(make_env, num_envs)

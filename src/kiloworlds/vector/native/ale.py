@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import (
     InvalidValueError,
@@ -14,7 +15,7 @@ from kiloworlds.core.errors import (
     WrongCallError,
     unknown_name,
 )
-from kiloworlds.vector.base import VectorEnv, check_num_envs, expand_seeds, parse_autoreset_mode
+from kiloworlds.vector.base import VectorEnv, choose_batch_size, expand_seeds, parse_autoreset_mode
 from kiloworlds.vector.infos import EpisodeStatistics, with_masks
 from kiloworlds.vector.pixels import PixelOptions
 
@@ -71,7 +72,7 @@ class ALEExecutor(VectorEnv):
         episode_statistics: bool = True,
         copy: bool = True,
     ):
-        num_envs = check_num_envs(num_envs)
+        num_envs = require_count("num_envs", num_envs)
         mode = parse_autoreset_mode(autoreset_mode)
         pixels = PixelOptions() if pixels is None else pixels
         if pixels.life_loss and mode != AutoresetMode.SAME_STEP:
@@ -79,10 +80,10 @@ class ALEExecutor(VectorEnv):
                 f"life_loss=True with autoreset_mode={mode.name.lower()!r}: the native backend goes on "
                 "after a lost life only with 'same_step'; use that, or backend='process'."
             )
-        self.batch_size = _check_most("batch_size", batch_size, num_envs, "num_envs")
+        self.batch_size = choose_batch_size(batch_size, num_envs)
         self.num_workers = min(available_cores(), self.batch_size)
         if num_workers is not None:
-            self.num_workers = _check_most(
+            self.num_workers = require_count(
                 "num_workers", num_workers, self.batch_size, "batch_size"
             )
         self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
@@ -308,18 +309,6 @@ class ALEExecutor(VectorEnv):
 
     def close_extras(self, **kwargs: Any) -> None:
         self._vector = None  # its destructor ends the threads
-
-
-def _check_most(name: str, value: Any, most: int, of: str) -> int:
-    if value is None:
-        return most
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InvalidValueError(f"{name}={value!r} must be a whole number of 1 or more.")
-    if value > most:
-        raise InvalidValueError(
-            f"{name}={value} is more than {of}={most}; the nearest valid value is {most}."
-        )
-    return int(value)
 
 
 def _find_game(env_id: str) -> Any:

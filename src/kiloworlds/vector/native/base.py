@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
 from kiloworlds.vector.base import (
     VectorEnv,
-    check_count,
+    choose_batch_size,
     expand_seeds,
     parse_autoreset_mode,
 )
@@ -74,9 +74,7 @@ class EngineVectorEnv(VectorEnv):
         mode = parse_autoreset_mode(autoreset_mode)
         self._describe(num_envs, observation_space, action_space, mode, metadata)
         self.env_id, self.num_workers = env_id, num_workers
-        self.batch_size = (
-            num_envs if batch_size is None else check_count("batch_size", batch_size, num_envs)
-        )
+        self.batch_size = choose_batch_size(batch_size, num_envs)
         self.render_mode = None
         self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
         self._reports_episodes = episode_statistics

@@ -13,8 +13,9 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError, did_you_mean
-from kiloworlds.vector.base import check_num_envs, choose_workers
+from kiloworlds.vector.base import choose_workers
 from kiloworlds.vector.native.base import EngineVectorEnv, Steps
 
 
@@ -90,7 +91,7 @@ class EnvPoolExecutor(EngineVectorEnv):
         episode_statistics: bool = True,
         env_kwargs: Mapping[str, Any] | None = None,
     ):
-        num_envs = check_num_envs(num_envs)
+        num_envs = require_count("num_envs", num_envs)
         num_workers = choose_workers(num_workers, num_envs)
         if env_id not in ENVPOOL_TASKS:
             raise InvalidValueError(
@@ -171,9 +172,7 @@ def _checked(env_id: str, env_kwargs: dict[str, Any]) -> dict[str, Any]:
         )
     if limit is None:
         return {}
-    if isinstance(limit, bool) or not isinstance(limit, int | np.integer) or limit < 1:
-        raise InvalidValueError(f"max_episode_steps={limit!r} must be a whole number of 1 or more.")
-    return {"max_episode_steps": int(limit)}
+    return {"max_episode_steps": require_count("max_episode_steps", limit)}
 
 
 def _cast(space: Any, dtype: str | None) -> gymnasium.Space:

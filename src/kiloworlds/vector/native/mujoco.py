@@ -9,8 +9,9 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError, did_you_mean
-from kiloworlds.vector.base import check_num_envs, choose_workers
+from kiloworlds.vector.base import choose_workers
 from kiloworlds.vector.native.base import EngineVectorEnv, Steps
 from kiloworlds.vector.native.mujoco_physics import make_physics
 from kiloworlds.vector.native.mujoco_tasks import TASKS, Task
@@ -72,7 +73,7 @@ class MuJoCoExecutor(EngineVectorEnv):
         episode_statistics: bool = True,
         env_kwargs: Mapping[str, Any] | None = None,
     ):
-        num_envs = check_num_envs(num_envs)
+        num_envs = require_count("num_envs", num_envs)
         num_workers = choose_workers(num_workers, num_envs)
         wrapped = _one_environment(env_id, dict(env_kwargs or {}))
         env: Any = wrapped.unwrapped

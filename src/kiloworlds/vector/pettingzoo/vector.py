@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.errors import InvalidValueError, WrongCallError, did_you_mean
-from kiloworlds.vector.base import VectorEnv, check_num_envs, make_env_list
+from kiloworlds.vector.base import VectorEnv, make_env_list
 from kiloworlds.vector.choice import host_backend
 from kiloworlds.vector.infos import with_masks
 from kiloworlds.vector.pettingzoo.adapters import LAYOUT, Adapting
@@ -87,7 +88,7 @@ class PettingZooVectorEnv(VectorEnv):
         kinds: Mapping[str, Sequence[Any]] | None = None,
         **options: Any,
     ):
-        num_envs = check_num_envs(num_envs)
+        num_envs = require_count("num_envs", num_envs)
         make_envs = [Adapting(build, kinds) for build in make_env_list(make_env, num_envs)]
         executor_class = _executor_class(backend, make_envs, options)
         self.executor: Any = executor_class(make_envs, num_envs, **options)

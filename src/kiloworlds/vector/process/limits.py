@@ -3,6 +3,7 @@
 import functools
 from dataclasses import dataclass
 
+from kiloworlds.core.checks import require_positive
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.vector.process.handle import WorkerHandle
 from kiloworlds.vector.process.protocol import IDLE, RESETTING
@@ -27,15 +28,12 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("step_timeout", "start_timeout"):
             limit = getattr(self, name)
-            if limit is not None and not _is_positive(limit):
-                raise InvalidValueError(f"{name}={limit!r} must be seconds above 0, or None.")
+            if limit is not None:
+                require_positive(name, limit, "seconds", "60")
         if self.on_error not in ("raise", "restart"):
             raise InvalidValueError(f"on_error={self.on_error!r} is not 'raise' or 'restart'.")
-        if self.worker_memory is not None and not _is_positive(self.worker_memory):
-            raise InvalidValueError(
-                f"max_worker_memory={self.worker_memory!r} must be bytes above 0, such as 2e9, "
-                "or None."
-            )
+        if self.worker_memory is not None:
+            require_positive("max_worker_memory", self.worker_memory, "bytes", "2e9")
 
     @functools.cached_property
     def patience(self) -> float:
@@ -69,7 +67,3 @@ class Limits:
             return None
         where = f" of environment {worker.current_row}" if worker.is_live else ""
         return f"gave no answer for {limit:g} s in {doing}{where} (see {name})"
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0

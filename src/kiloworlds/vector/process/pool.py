@@ -17,13 +17,12 @@ from gymnasium.error import CustomSpaceError
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import iterate
 
+from kiloworlds.core.checks import require_count, require_flags
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
 from kiloworlds.vector.base import (
     VectorEnv,
-    check_count,
-    check_flags,
-    check_num_envs,
+    choose_batch_size,
     choose_workers,
     expand_seeds,
     make_env_list,
@@ -120,8 +119,8 @@ class PoolExecutor(VectorEnv):
                 f"max_worker_memory={max_worker_memory!r}: the threads of backend={self.backend!r} "
                 "share this process's memory; backend='process' can replace workers."
             )
-        check_flags(ordered=ordered, copy=copy)
-        num_envs = check_num_envs(num_envs)
+        require_flags(ordered=ordered, copy=copy)
+        num_envs = require_count("num_envs", num_envs)
         make_envs = make_env_list(make_env, num_envs)
         mode = parse_autoreset_mode(autoreset_mode)
         if on_nonfinite not in _NONFINITE_POLICIES:
@@ -130,9 +129,7 @@ class PoolExecutor(VectorEnv):
                 f"{', '.join(map(repr, _NONFINITE_POLICIES))}."
             )
         self.num_workers = choose_workers(num_workers, num_envs)
-        self.batch_size = check_count(
-            "batch_size", num_envs if batch_size is None else batch_size, num_envs
-        )
+        self.batch_size = choose_batch_size(batch_size, num_envs)
         self._ordered, self._copy, self._on_nonfinite = ordered, copy, on_nonfinite
         self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
         self._tells_nonfinite = Sparingly()
@@ -348,7 +345,7 @@ class PoolExecutor(VectorEnv):
         if batch_size is None:
             batch_size = self.batch_size
         else:
-            batch_size = check_count("batch_size", batch_size, self.num_envs)
+            batch_size = require_count("batch_size", batch_size, self.num_envs, "num_envs")
         if ledger.pending < batch_size:
             raise WrongCallError(
                 f"recv() waits for batch_size={batch_size} results, but {ledger.pending} "

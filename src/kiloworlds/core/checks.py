@@ -1,0 +1,65 @@
+"""Checks of settings, each with one sentence for what does not fit: what was given, what is allowed and
+the nearest valid value."""
+
+import reprlib
+from typing import Any
+
+import numpy as np
+
+from kiloworlds.core.errors import InvalidValueError
+
+_MOST = {True: 2**31 - 1, False: float(np.finfo(np.float32).max)}
+"""The largest number compiled code holds, by whether it is whole."""
+
+
+def require_number(
+    name: str, value: Any, low: float, high: float | None = None, whole: bool = False
+) -> None:
+    """Raises InvalidValueError unless `value` is a finite number between `low` and `high`."""
+    most = _MOST[whole] if high is None else high
+    kinds = int | np.integer if whole else int | float | np.integer | np.floating
+    if isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= most:
+        return
+    is_number = isinstance(value, int | float | np.integer | np.floating)
+    is_number = is_number and not isinstance(value, bool) and value == value
+    above = is_number and value > most
+    bounds = f"of {low} or more" if high is None and not above else f"between {low} and {most}"
+    nearest = ""
+    if is_number:
+        near = min(max(value, low), most)
+        nearest = f"; the nearest valid value is {round(near) if whole else format(near, 'g')}"
+    kind = "a whole number" if whole else "a number"
+    raise InvalidValueError(f"{name}={reprlib.repr(value)} must be {kind} {bounds}{nearest}.")
+
+
+def require_count(name: str, value: Any, most: int | None = None, of: str = "") -> int:
+    """Returns `value` as an int if it is a whole number of 1 or more.
+
+    Args:
+        most: the largest that is allowed, the value of the setting `of`.
+
+    Raises:
+        InvalidValueError: it is not, or more than `most`.
+    """
+    require_number(name, value, 1, whole=True)
+    if most is not None and value > most:
+        raise InvalidValueError(
+            f"{name}={value} is more than {of}={most}; the nearest valid value is {most}."
+        )
+    return int(value)
+
+
+def require_positive(name: str, value: Any, unit: str, example: str) -> None:
+    """Raises InvalidValueError unless `value` is a number above 0; infinity is one."""
+    is_number = isinstance(value, int | float | np.integer | np.floating)
+    if not is_number or isinstance(value, bool) or not value > 0:
+        raise InvalidValueError(
+            f"{name}={reprlib.repr(value)} must be {unit} above 0, such as {example}, or None."
+        )
+
+
+def require_flags(**flags: Any) -> None:
+    """Raises InvalidValueError for what is neither True nor False."""
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool_):
+            raise InvalidValueError(f"{name}={reprlib.repr(value)} must be True or False.")
