@@ -52,10 +52,30 @@ class EpisodeStatistics:
         self.lengths[which] = 0
         self._start_times[which] = time.perf_counter()
 
-    def infos(self, finished: np.ndarray, rows: Any = slice(None)) -> dict[str, Any]:
-        """The entries for a batch of environments, `rows`, of which some ended an episode."""
+    def add_to(self, infos: dict[str, Any], finished: np.ndarray, rows: Any = slice(None)) -> None:
+        """Adds the entries for a batch of environments, `rows`, of which some ended an episode.
+
+        Raises:
+            InvalidValueError: the environments report episodes themselves.
+        """
+        if "episode" in infos:
+            raise InvalidValueError(
+                "the environment already reports info['episode']; make it with "
+                "episode_statistics='environment', or False."
+            )
         seconds = time.perf_counter() - self._start_times[rows]
-        return episode_infos(finished, self.returns[rows], self.lengths[rows], seconds)
+        infos |= episode_infos(finished, self.returns[rows], self.lengths[rows], seconds)
+
+
+_OURS = ("lost", "env_id")
+
+
+def set_apart(infos: dict[str, Any]) -> None:
+    """Renames, in place, what environments report under names that mean something else in a vector:
+    "lost" becomes "lost_", "env_id" becomes "env_id_"; likewise the masks beside them."""
+    for key in _OURS:
+        if key in infos:
+            infos[f"{key}_"], infos[f"_{key}_"] = infos.pop(key), infos.pop(f"_{key}")
 
 
 def own_episodes(infos: dict[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from kiloworlds.core.checks import require_count
-from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.vector.base import (
     VectorEnv,
     expand_seeds,
     make_env_list,
     parse_autoreset_mode,
 )
-from kiloworlds.vector.infos import EpisodeStatistics, own_episodes
+from kiloworlds.vector.infos import EpisodeStatistics, own_episodes, set_apart
 
 
 class _KeepsEndings(gymnasium.Wrapper):
@@ -113,6 +112,7 @@ class SyncExecutor(VectorEnv):
             seed=seeds,  # type: ignore[arg-type]
             options=env_options or None,
         )
+        set_apart(infos)
         self._was_reset = True
         self._episodes.begin(mask)
         self._finished[mask] = False
@@ -128,6 +128,7 @@ class SyncExecutor(VectorEnv):
             raise self._needs_reset(int(np.argmax(self._finished)))
         only_reset = self._finished & (self.autoreset_mode == AutoresetMode.NEXT_STEP)
         observations, rewards, terminated, truncated, infos = self._vector.step(actions)
+        set_apart(infos)
         self._episodes.begin(only_reset)
         self._episodes.returns += rewards
         self._episodes.lengths += ~only_reset
@@ -135,18 +136,10 @@ class SyncExecutor(VectorEnv):
         if self._reports_episodes == "environment":
             infos |= own_episodes(infos)
         elif self._finished.any() and self._reports_episodes:
-            self._add_statistics(infos)
+            self._episodes.add_to(infos, self._finished)
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             self._episodes.begin(self._finished)
         return observations, rewards, terminated, truncated, infos
-
-    def _add_statistics(self, infos: dict[str, Any]) -> None:
-        if "episode" in infos:
-            raise InvalidValueError(
-                "the environment already reports info['episode']; make it with "
-                "episode_statistics='environment', or False."
-            )
-        infos |= self._episodes.infos(self._finished)
 
     def render(self) -> tuple[Any, ...]:
         """The frames of all environments."""

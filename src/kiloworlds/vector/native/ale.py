@@ -274,7 +274,7 @@ class ALEExecutor(VectorEnv):
         over = terminated | truncated
         infos = self._infos(ale_infos, np.ones(len(rows), bool))
         if over.any() and self._reports_episodes:
-            infos |= self._episodes.infos(over, rows)
+            self._episodes.add_to(infos, over, rows)
         finished = over
         if self.pixels.life_loss:
             # Some games stay at no lives for a few frames before they end.

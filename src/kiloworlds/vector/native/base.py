@@ -181,7 +181,7 @@ class EngineVectorEnv(VectorEnv):
         self._finished[rows] = finished
         if finished.any():
             if self._reports_episodes:
-                infos |= self._episodes.infos(finished, rows)
+                self._episodes.add_to(infos, finished, rows)
             if self.autoreset_mode == AutoresetMode.SAME_STEP:
                 self._start_over(rows, steps, finished, infos)
         self._keep(rows, steps.observations)

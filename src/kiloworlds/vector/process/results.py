@@ -7,7 +7,13 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from kiloworlds.vector.infos import EpisodeStatistics, column_for, merge_infos, own_episodes
+from kiloworlds.vector.infos import (
+    EpisodeStatistics,
+    column_for,
+    merge_infos,
+    own_episodes,
+    set_apart,
+)
 from kiloworlds.vector.process.supervisor import Supervisor
 
 ALL_ROWS = slice(None)
@@ -229,7 +235,7 @@ class Results:
                 if self._mode == AutoresetMode.SAME_STEP:
                     self._add_finals(infos, rows, counted)
                 if self._reports_episodes is True:
-                    infos |= episodes.infos(counted, index)
+                    episodes.add_to(infos, counted, index)
             if self._mode == AutoresetMode.SAME_STEP:
                 episodes.begin(rows[finished])
         if self._reports_episodes == "environment":
@@ -300,6 +306,7 @@ class Results:
                     merge_infos(infos, extra.infos or {}, position, size)
                     if self._codec is None:
                         self._loose_observations[row] = extra.observation
+        set_apart(infos)
 
 
 def _union(found: dict[str, np.ndarray]) -> tuple[np.ndarray, str]:
