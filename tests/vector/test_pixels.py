@@ -43,11 +43,14 @@ def atari(game, **options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "size=0 lies outside 1 to 4096; the nearest valid value is 1"),
+        (
+            {"size": 0},
+            "size=0 must be a whole number between 1 and 4096; the nearest valid value is 1",
+        ),
         ({"frame_stack": 1.5}, "frame_stack=1.5 must be a whole number"),
         ({"frame_skip": True}, "frame_skip=True must be a whole number"),
         ({"sticky_actions": 1.25}, "nearest valid value is 1"),
-        ({"sticky_actions": float("nan")}, "must be a number between 0 and 1"),
+        ({"sticky_actions": float("nan")}, "must be a number between 0 and 1.0"),
         ({"noop_max": -1}, "nearest valid value is 0"),
         ({"life_loss": "yes"}, "life_loss='yes' must be True or False"),
         ({"grey_scale": False}, "Did you mean 'gray_scale'"),

@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree, UInt32
 
 from kiloworlds.algorithms.advantages import generalized_advantages
 from kiloworlds.algorithms.normalization import RunningStatistics, mean_over_devices
-from kiloworlds.core.checks import require_flags, require_number
+from kiloworlds.core.checks import require_flag, require_number
 from kiloworlds.core.errors import InvalidValueError, did_you_mean
 from kiloworlds.core.random import permutation
 from kiloworlds.core.spaces import Box, Space
@@ -97,12 +97,13 @@ class PPOConfig:
         if self.clip_range_value is not None:
             require_number("clip_range_value", self.clip_range_value, 0.0)
         require_number("initial_log_std", self.initial_log_std, -20.0, 20.0)
-        require_flags(
-            anneal_learning_rate=self.anneal_learning_rate,
-            normalize_advantage=self.normalize_advantage,
-            normalize_observations=self.normalize_observations,
-            normalize_rewards=self.normalize_rewards,
-        )
+        for name in (
+            "anneal_learning_rate",
+            "normalize_advantage",
+            "normalize_observations",
+            "normalize_rewards",
+        ):
+            require_flag(name, getattr(self, name))
         self._check_sizes("hidden_sizes", "(64, 64)")
         self._check_sizes("cnn_channels", "(32, 64, 64)")
         if len(self.cnn_channels) != 3:

@@ -58,8 +58,9 @@ def require_positive(name: str, value: Any, unit: str, example: str) -> None:
         )
 
 
-def require_flags(**flags: Any) -> None:
-    """Raises InvalidValueError for what is neither True nor False."""
-    for name, value in flags.items():
-        if not isinstance(value, bool | np.bool_):
-            raise InvalidValueError(f"{name}={reprlib.repr(value)} must be True or False.")
+def require_flag(name: str, value: Any, *others: str) -> None:
+    """Raises InvalidValueError for what is neither True nor False, nor one of the words `others`."""
+    if isinstance(value, bool | np.bool_) or (isinstance(value, str) and value in others):
+        return
+    allowed = ", ".join(["True", *map(repr, others)])
+    raise InvalidValueError(f"{name}={reprlib.repr(value)} must be {allowed} or False.")

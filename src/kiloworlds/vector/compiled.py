@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from jaxtyping import PyTree
 
-from kiloworlds.core.checks import require_count
+from kiloworlds.core.checks import require_count, require_flag
 from kiloworlds.core.devices import elementwise_compiler_options
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
@@ -80,6 +80,7 @@ class CompiledVectorEnv(VectorEnv):
             "rgb_array" if type(env.unwrapped).render is not Environment.render else "ansi"
         )
         self._output = output
+        require_flag("episode_statistics", episode_statistics)
         self._episode_statistics = episode_statistics
         self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
         self._mesh = device_mesh(devices, num_envs)

@@ -16,6 +16,7 @@ from gymnasium.wrappers import (
     ResizeObservation,
 )
 
+from kiloworlds.core.checks import require_flag, require_number
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError, did_you_mean
 
 _LEAST = {"size": 1, "frame_stack": 1, "frame_skip": 1, "noop_max": 0}
@@ -77,23 +78,12 @@ class PixelOptions:
 
     def _check(self, name: str, default: Any) -> None:
         value = getattr(self, name)
-        given = f"{name}={reprlib.repr(value)}"
         if isinstance(default, bool):
-            if not isinstance(value, bool | np.bool_):
-                raise InvalidValueError(f"{given} must be True or False.")
+            require_flag(name, value)
             return
         whole = isinstance(default, int)
-        kinds = int | np.integer if whole else int | float | np.integer | np.floating
-        low = _LEAST.get(name, 0)
-        high = (_MOST_SIZE if name == "size" else 1000) if whole else 1
-        if isinstance(value, bool) or not isinstance(value, kinds) or value != value:
-            kind = "a whole number" if whole else "a number"
-            raise InvalidValueError(f"{given} must be {kind} between {low} and {high}.")
-        if not low <= value <= high:
-            raise InvalidValueError(
-                f"{given} lies outside {low} to {high}; the nearest valid value is "
-                f"{low if value < low else high}."
-            )
+        high = (_MOST_SIZE if name == "size" else 1000) if whole else 1.0
+        require_number(name, value, _LEAST.get(name, 0), high, whole)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from kiloworlds.core.checks import require_count
+from kiloworlds.core.checks import require_count, require_flag
 from kiloworlds.vector.base import (
     VectorEnv,
     expand_seeds,
@@ -81,6 +81,7 @@ class SyncExecutor(VectorEnv):
         )
         self.render_mode = self._vector.render_mode
         self.spec = self._vector.envs[0].spec
+        require_flag("episode_statistics", episode_statistics, "environment")
         self._reports_episodes = episode_statistics
         self._episodes = EpisodeStatistics(num_envs)
         self._finished = np.zeros(num_envs, bool)

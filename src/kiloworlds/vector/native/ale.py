@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from kiloworlds.core.checks import require_count
+from kiloworlds.core.checks import require_count, require_flag
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import (
     InvalidValueError,
@@ -119,6 +119,7 @@ class ALEExecutor(VectorEnv):
             num_envs, self._vector.single_observation_space, self._vector.single_action_space, mode
         )
         self.spec, self.pixels, self._copy = spec, pixels, copy
+        require_flag("episode_statistics", episode_statistics)
         self._reports_episodes = episode_statistics
         self._episodes = EpisodeStatistics(num_envs)
         self._lives = np.zeros(num_envs, int)

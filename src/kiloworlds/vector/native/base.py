@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from kiloworlds.core.checks import require_flag
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
 from kiloworlds.vector.base import (
     VectorEnv,
@@ -77,6 +78,7 @@ class EngineVectorEnv(VectorEnv):
         self.batch_size = choose_batch_size(batch_size, num_envs)
         self.render_mode = None
         self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
+        require_flag("episode_statistics", episode_statistics)
         self._reports_episodes = episode_statistics
         self._episodes = EpisodeStatistics(num_envs)
         self._finished = np.zeros(num_envs, bool)

@@ -17,7 +17,7 @@ from gymnasium.error import CustomSpaceError
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import iterate
 
-from kiloworlds.core.checks import require_count, require_flags
+from kiloworlds.core.checks import require_count, require_flag
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
 from kiloworlds.vector.base import (
@@ -119,7 +119,9 @@ class PoolExecutor(VectorEnv):
                 f"max_worker_memory={max_worker_memory!r}: the threads of backend={self.backend!r} "
                 "share this process's memory; backend='process' can replace workers."
             )
-        require_flags(ordered=ordered, copy=copy)
+        require_flag("ordered", ordered)
+        require_flag("copy", copy)
+        require_flag("episode_statistics", episode_statistics, "environment")
         num_envs = require_count("num_envs", num_envs)
         make_envs = make_env_list(make_env, num_envs)
         mode = parse_autoreset_mode(autoreset_mode)

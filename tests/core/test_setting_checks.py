@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kiloworlds.core.checks import require_count, require_flags, require_number, require_positive
+from kiloworlds.core.checks import require_count, require_flag, require_number, require_positive
 from kiloworlds.core.errors import InvalidValueError
 
 
@@ -51,6 +51,12 @@ def test_positive_numbers():
 
 
 def test_flags():
-    require_flags(copy=True, ordered=np.False_)
+    require_flag("copy", True)
+    require_flag("ordered", np.False_)
+    require_flag("episode_statistics", "environment", "environment")
     with pytest.raises(InvalidValueError, match="ordered=1 must be True or False"):
-        require_flags(copy=True, ordered=1)
+        require_flag("ordered", 1)
+    with pytest.raises(
+        InvalidValueError, match="episode_statistics='no' must be True, 'environment' or False"
+    ):
+        require_flag("episode_statistics", "no", "environment")
