@@ -31,6 +31,7 @@ def python_envs(options: Any, rounds: int, seconds: float) -> list[dict[str, Any
         pool = common | {"num_workers": 2}
         entries = [
             Competitor("kiloworlds", OURS, pool | {"backend": "process"}),
+            Competitor("kiloworlds auto", OURS, common | {"env": "PythonCartPole-v1"}),
             Competitor("kiloworlds threads", OURS, pool | {"backend": "thread"}),
             Competitor("one process, a loop", "peers/loop.py", common),
             Competitor("two loops, no exchange", "peers/loop.py", common | {"processes": 2}),

@@ -7,7 +7,8 @@ from typing import Any
 from summary_text import absent_text, find, number, provenance, rate_text, ratio_text, table
 
 PYTHON_NOTE = """\
-Gymnasium's CartPole-v1 in Python, with two workers. *Busy waiting* is
+Gymnasium's CartPole-v1 in Python, with two workers; *auto* has as many, or steps in the calling process
+where that is faster. *Busy waiting* is
 `benchmarks/peers/busy_wait.py`: workers that look at shared memory without sleeping, as PufferLib's do.
 *Two loops, no exchange* is two processes that step their environments and keep nothing: what the two
 cores can do at most. Executors with a process for each environment stop at 64."""
