@@ -235,7 +235,9 @@ def test_keys_do_not_repeat():
 def test_loop_vmap_and_jit_draw_the_same():
     keys = jax.random.split(fast_key(7), 8)
     looped = np.stack([jax.random.normal(keys[i], (3,)) for i in range(8)])
-    np.testing.assert_array_equal(looped, jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys))
+    batched = jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys)
+    # The bits are the same; how XLA computes normal numbers from them may differ in the last one.
+    np.testing.assert_allclose(looped, batched, rtol=1e-6)
     bits = [jax.random.bits(jax.random.fold_in(keys[i], i)) for i in range(8)]
     batched = jax.jit(jax.vmap(lambda key, i: jax.random.bits(jax.random.fold_in(key, i))))
     np.testing.assert_array_equal(bits, batched(keys, jnp.arange(8)))

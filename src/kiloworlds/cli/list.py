@@ -181,6 +181,7 @@ def _backend(name: str, runs: str) -> dict[str, Any]:
         "installed": True,
         "version": None,
         "install": None,
+        "load_error": None,
         "runs": runs,
         "note": None,
     }
@@ -193,6 +194,7 @@ def _engine(engine: Engine) -> dict[str, Any]:
         "installed": engine.is_installed,
         "version": engine.version,
         "install": None if engine.is_installed else engine.install,
+        "load_error": engine.load_error if engine.is_installed else None,
         "runs": engine.runs,
         "note": engine.note,
     }
@@ -234,6 +236,8 @@ def backends(env_id: str) -> dict[str, Any]:
 
 
 def _installed(entry: dict[str, Any]) -> str:
+    if entry["load_error"]:
+        return f"{entry['version']}, but it cannot be loaded: {entry['load_error']}"
     return entry["install"] or entry["version"] or "yes"
 
 

@@ -1,5 +1,7 @@
 """Which engine runs what."""
 
+import dataclasses
+
 import gymnasium
 import pytest
 
@@ -16,6 +18,7 @@ def installed(monkeypatch):
     def only(*modules):
         found = {name: object() for name in modules}
         monkeypatch.setattr(engines.importlib.util, "find_spec", found.get)
+        monkeypatch.setattr(engines, "_load_error", lambda module: None)
 
     return only
 
@@ -60,6 +63,23 @@ def test_a_missing_engine_names_its_package(installed):
         engine.make(Wanted("Ant-v5"), 2)
 
 
+def test_an_engine_that_cannot_be_loaded_is_passed_over(monkeypatch, tmp_path, caplog):
+    (tmp_path / "broken_engine.py").write_text(
+        "raise ImportError('libOpenGL.so.0: cannot open shared object file')"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    broken = dataclasses.replace(
+        engine_by_name("mujoco"), name="broken", module="broken_engine", ids=lambda: ["Ant-v5"]
+    )
+    monkeypatch.setattr(engines, "ENGINES", (broken,))
+    wanted = Wanted("Ant-v5")
+    assert find_engine(wanted) is None
+    assert find_engine(wanted) is None
+    assert caplog.text.count("broken_engine is installed, but cannot be loaded: libOpenGL") == 1
+    with pytest.raises(MissingDependencyError, match=r"cannot be loaded: libOpenGL.*'process'"):
+        choose_engine(wanted, None).make(wanted, 2)
+
+
 def test_an_id_registered_anew_is_left_to_python(monkeypatch, installed):
     installed("mujoco", "envpool")
     other = gymnasium.envs.registration.EnvSpec("Ant-v5", entry_point="my_package:MyAnt")
@@ -77,7 +97,7 @@ def test_make_refuses_engines_where_they_do_not_belong():
 
 
 def test_an_engine_may_be_named_where_a_compiled_environment_exists():
-    pytest.importorskip("envpool")
+    pytest.importorskip("envpool", exc_type=ImportError)
     envs = kw.make("CartPole-v1", 3, engine="envpool", max_episode_steps=12)
     assert (envs.backend, envs.engine) == ("native", "envpool")
     assert repr(envs).startswith("EnvPoolExecutor(CartPole-v1, num_envs=3")

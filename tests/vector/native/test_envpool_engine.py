@@ -6,7 +6,7 @@ import pytest
 
 from kiloworlds.core.errors import InvalidValueError
 
-pytest.importorskip("envpool")
+pytest.importorskip("envpool", exc_type=ImportError)
 
 from kiloworlds.vector.native.envpool import ENVPOOL_TASKS, EnvPoolExecutor
 

@@ -1,5 +1,6 @@
 """The native engines there are, and which of them runs an environment."""
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -12,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError, did_you_mean
 from kiloworlds.vector.base import VectorEnv
+from kiloworlds.vector.faults import logger
 from kiloworlds.vector.native.envpool import ENVPOOL_TASKS
 from kiloworlds.vector.native.mujoco import MUJOCO_IDS
 from kiloworlds.vector.pixels import PixelOptions
@@ -65,8 +67,13 @@ class Engine:
 
     @property
     def is_installed(self) -> bool:
-        """Whether the simulator's package can be imported."""
+        """Whether there is the simulator's package."""
         return importlib.util.find_spec(self.module) is not None
+
+    @property
+    def load_error(self) -> str | None:
+        """Why the installed package cannot be imported, such as for want of a system library."""
+        return _load_error(self.module)
 
     @property
     def version(self) -> str | None:
@@ -88,11 +95,17 @@ class Engine:
         """Builds its executor.
 
         Raises:
-            MissingDependencyError: the simulator is not installed.
+            MissingDependencyError: the simulator is not installed, or cannot be loaded.
         """
         if not self.is_installed:
             raise MissingDependencyError(
                 f"the engine {self.name!r} needs a package that is missing: {self.install}"
+            )
+        if self.load_error is not None:
+            raise MissingDependencyError(
+                f"{self.distribution} {self.version} is installed, but cannot be loaded: "
+                f"{self.load_error}. Install what it misses, or use another backend, such as "
+                "backend='process'."
             )
         module, _, name = self.executor.partition(":")
         executor = getattr(importlib.import_module(module), name)
@@ -195,10 +208,24 @@ ENGINES: tuple[Engine, ...] = (
 )
 
 
+@functools.cache
+def _load_error(module: str) -> str | None:
+    """Why a module cannot be imported; None if it can. Told once."""
+    try:
+        importlib.import_module(module)
+    except (
+        Exception
+    ) as error:  # what is raised at import, and of what kind, is the package's affair
+        reason = " ".join(str(error).split()) or type(error).__name__
+        logger.warning("%s is installed, but cannot be loaded: %s", module, reason)
+        return reason
+    return None
+
+
 def find_engine(wanted: Wanted) -> Engine | None:
-    """The first engine that is installed and runs what is wanted; None if there is none."""
+    """The first engine that is installed, can be loaded and runs what is wanted; None if none."""
     for engine in ENGINES:
-        if engine.is_installed and engine.refusal(wanted) is None:
+        if engine.is_installed and engine.refusal(wanted) is None and engine.load_error is None:
             return engine
     return None
 
@@ -218,7 +245,9 @@ def choose_engine(wanted: Wanted, name: str | None) -> Engine:
         return engine
     reasons = {engine: engine.refusal(wanted) for engine in ENGINES}
     able = [engine for engine, reason in reasons.items() if reason is None]
-    for engine in [engine for engine in able if engine.is_installed] or able:
+    installed = [engine for engine in able if engine.is_installed]
+    usable = [engine for engine in installed if engine.load_error is None]
+    for engine in usable or installed or able:
         return engine
     told = [
         f"{engine.name}: {reason}"

@@ -121,7 +121,7 @@ class EnvPoolExecutor(EngineVectorEnv):
             import envpool
         except ImportError as error:
             raise MissingDependencyError(
-                "the engine 'envpool' needs EnvPool, which is missing: pip install envpool"
+                f"the engine 'envpool' needs EnvPool (pip install envpool): {error}"
             ) from error
         # Without seeds EnvPool would begin the same episodes every time. Its own have 31 bits.
         drawn = np.random.default_rng().integers(0, 2**31, self._settings["num_envs"])
