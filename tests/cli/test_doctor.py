@@ -6,6 +6,7 @@ import pytest
 from kiloworlds.cli import doctor
 from kiloworlds.cli.doctor import PACKAGES, Package
 from kiloworlds.core import machine
+from kiloworlds.vector.native import engines
 
 
 @pytest.fixture
@@ -123,6 +124,17 @@ def test_packages_tell_how_to_get_what_is_missing(monkeypatch, facts_of):
     assert facts["kw-absent"].seen == "not installed: nothing"
     assert facts["kw-absent"].advice == "pip install kw-absent"
     assert facts["kw-absent"].result == "ok"  # it is optional
+
+
+def test_an_engine_that_cannot_be_loaded(monkeypatch, facts_of):
+    reason = "libOpenGL.so.0: cannot open shared object file"
+    monkeypatch.setattr(
+        engines, "_load_error", lambda module: reason if module == "mujoco" else None
+    )
+    facts = facts_of("packages")
+    assert facts["mujoco"].result == "note"
+    assert facts["mujoco"].seen.endswith(f"cannot be loaded: {reason}")
+    assert facts["ale-py"].result == "ok"
 
 
 def test_workers_that_cannot_start(monkeypatch, facts_of):

@@ -226,6 +226,7 @@ def test_the_host_loop_refuses_other_autoreset_modes_and_several_seeds():
 
 
 def test_training_on_a_real_simulator(tmp_path):
+    pytest.importorskip("envpool", exc_type=ImportError)
     run = kw.train("ppo", "LunarLander-v3", run_dir=tmp_path / "run", **TINY)
     assert run.environment["backend"] == "native:envpool"
     assert run.evaluate(episodes=2).episodes == 2

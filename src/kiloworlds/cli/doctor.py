@@ -300,14 +300,24 @@ def _why_not_writable(folder: Path) -> str:
 
 
 def _look_at_packages() -> Iterator[Fact]:
+    from kiloworlds.vector.native.engines import ENGINES
+
+    engines = {engine.distribution: engine for engine in ENGINES}
     for package in PACKAGES:
         try:
             version = importlib.metadata.version(package.name)
         except importlib.metadata.PackageNotFoundError:
             seen = f"not installed: {package.purpose}"
             yield Fact("packages", package.name, "ok", seen, package.install)
-        else:
+            continue
+        error = engines[package.name].load_error if package.name in engines else None
+        if error is None:
             yield Fact("packages", package.name, "ok", f"{version}: {package.purpose}")
+        else:
+            advice = "install what it misses; until then other backends run its environments"
+            yield Fact(
+                "packages", package.name, "note", f"{version} cannot be loaded: {error}", advice
+            )
 
 
 def _test_compiled() -> Iterator[Fact]:
