@@ -232,6 +232,25 @@ def test_training_on_a_real_simulator(tmp_path):
     assert run.evaluate(episodes=2).episodes == 2
 
 
+def test_an_interrupted_training_on_a_simulator_ends_after_the_update(tmp_path, monkeypatch):
+    (tmp_path / "impatient.py").write_text(
+        "import signal\n"
+        "from gymnasium.envs.classic_control import CartPoleEnv\n"
+        "class Env(CartPoleEnv):\n"
+        "    taken = 0\n"
+        "    def step(self, action):\n"
+        "        self.taken += 1\n"
+        "        if self.taken == 40:\n"
+        "            signal.raise_signal(signal.SIGTERM)\n"
+        "        return super().step(action)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = {"num_envs": 1, "num_steps": 32, "total_steps": 10**6, "backend": "sync"}
+    run = kw.train("ppo", "impatient:Env", run_dir=tmp_path / "run", **settings)
+    assert run.interrupted
+    assert run.metrics["step"].tolist() == [64]
+
+
 def test_ctrl_c_leaves_a_usable_run(tmp_path):
     def interrupt(row):
         if row["step"] >= 128:

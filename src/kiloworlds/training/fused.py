@@ -236,8 +236,10 @@ class FusedTraining:
         """The state before the first update; every leaf has a leading seed axis."""
         return self._init(self.seed_keys())
 
-    def run(self, state: LoopState, count: int) -> tuple[LoopState, UpdateMetrics]:
-        """Runs `count` updates. `state` is consumed.
+    def run(
+        self, state: LoopState, count: int, stop: Callable[[], bool] = lambda: False
+    ) -> tuple[LoopState, UpdateMetrics]:
+        """Runs `count` updates. `state` is consumed. One program does all: `stop` is not asked.
 
         Returns:
             The new state and the metrics as numpy arrays `[S, count]`.

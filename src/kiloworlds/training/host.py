@@ -5,6 +5,7 @@ algorithm, same metrics.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -95,12 +96,16 @@ class HostTraining:
         self._publish(0, learner)
         return HostState(learner, jnp.zeros(self.config.num_envs), 0)
 
-    def run(self, state: HostState, count: int) -> tuple[HostState, UpdateMetrics]:
-        """Runs `count` updates; see `FusedTraining.run`."""
+    def run(
+        self, state: HostState, count: int, stop: Callable[[], bool] = lambda: False
+    ) -> tuple[HostState, UpdateMetrics]:
+        """Runs `count` updates, or fewer where `stop()` after one; see `FusedTraining.run`."""
         rows = []
         for _ in range(count):
             state, row = self._one_update(state)
             rows.append(row)
+            if stop():
+                break
         return state, jax.tree.map(lambda *leaves: np.stack(leaves)[None], *rows)
 
     def _publish(self, version: int, learner: PPOState) -> None:

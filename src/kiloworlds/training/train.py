@@ -191,8 +191,12 @@ def train_config(
             while done < config.num_updates and not interrupt.is_set():
                 count = min(per_row, config.num_updates - done)
                 began = time.perf_counter()
-                state, metrics = training.run(state, count)  # type: ignore[arg-type]
-                compiling, done = done == 0, done + count
+
+                def stop(began: float = began) -> bool:
+                    return interrupt.is_set() or time.perf_counter() - began > _LONGEST_ROW
+
+                state, metrics = training.run(state, count, stop)  # type: ignore[arg-type]
+                compiling, done = done == 0, done + metrics.episodes.ended.shape[1]
                 row = report.row(done, metrics, compiling) | training.host_metrics()
                 writer.write(row)
                 if on_metrics is not None:
