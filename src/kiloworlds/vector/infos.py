@@ -105,6 +105,16 @@ def merge_infos(infos: dict[str, Any], info: dict[str, Any], position: int, size
         mask[position] = True
 
 
+def add_ending(
+    infos: dict[str, Any], observation: Any, info: dict[str, Any], position: int, size: int
+) -> None:
+    """Adds the last observation and info of an episode, as same-step autoreset reports them."""
+    infos.setdefault("final_obs", np.full(size, None, object))[position] = observation
+    merge_infos(infos.setdefault("final_info", {}), info, position, size)
+    for mask in ("_final_obs", "_final_info"):
+        infos.setdefault(mask, np.zeros(size, bool))[position] = True
+
+
 def column_for(
     infos: dict[str, Any], key: str, shape: tuple[int, ...], dtype: np.dtype, size: int
 ) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 
 from kiloworlds.core.checks import require_count, require_flag
 from kiloworlds.vector.base import (
@@ -18,32 +19,20 @@ from kiloworlds.vector.base import (
     make_env_list,
     parse_autoreset_mode,
 )
-from kiloworlds.vector.infos import EpisodeStatistics, own_episodes, set_apart
-
-
-class _KeepsEndings(gymnasium.Wrapper):
-    """Gives what ends an episode in arrays of its own.
-
-    SyncVectorEnv keeps the environment's arrays as they are, and the reset that follows at once
-    overwrites those of an environment that uses them again.
-    """
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        if terminated or truncated:
-            observation = copy.deepcopy(observation)
-            info = {
-                key: value.copy() if isinstance(value, np.ndarray) else value
-                for key, value in info.items()
-            }
-        return observation, reward, terminated, truncated, info
+from kiloworlds.vector.infos import (
+    EpisodeStatistics,
+    add_ending,
+    merge_infos,
+    own_episodes,
+    set_apart,
+)
 
 
 class SyncExecutor(VectorEnv):
     """Steps `num_envs` Gymnasium environments in a loop.
 
-    Gymnasium's own `SyncVectorEnv` does the stepping and the autoreset; this adds kiloworlds'
-    checks, seeding and episode statistics.
+    Gymnasium's own `SyncVectorEnv` holds them, and steps and resets them in the other modes than
+    same-step autoreset; this adds kiloworlds' checks, seeding and episode statistics.
 
     Args:
         make_env: builds one environment; or one function per environment.
@@ -70,8 +59,6 @@ class SyncExecutor(VectorEnv):
         self._first_seed = None if seed is None else expand_seeds(seed, num_envs)
         make_envs = make_env_list(make_env, num_envs)
         self._vector = SyncVectorEnv(make_envs, autoreset_mode=mode)
-        if mode == AutoresetMode.SAME_STEP:
-            self._vector.envs = [_KeepsEndings(env) for env in self._vector.envs]
         self._describe(
             num_envs,
             self._vector.single_observation_space,
@@ -85,6 +72,7 @@ class SyncExecutor(VectorEnv):
         self._reports_episodes = episode_statistics
         self._episodes = EpisodeStatistics(num_envs)
         self._finished = np.zeros(num_envs, bool)
+        self._latest: list[Any] = [None] * num_envs
 
     def __repr__(self) -> str:
         return f"SyncExecutor({self.spec.id if self.spec else '?'}, num_envs={self.num_envs})"
@@ -105,18 +93,20 @@ class SyncExecutor(VectorEnv):
         if seed is None and not self._was_reset:
             seed = self._first_seed
         seeds = [None] * self.num_envs if seed is None else expand_seeds(seed, self.num_envs)
-        if mask is None:
-            mask = np.ones(self.num_envs, bool)
+        rows = np.ones(self.num_envs, bool) if mask is None else mask
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            observations, infos = self._reset_rows(rows, seeds, env_options or None)
         else:
-            env_options["reset_mask"] = mask
-        observations, infos = self._vector.reset(
-            seed=seeds,  # type: ignore[arg-type]
-            options=env_options or None,
-        )
+            if mask is not None:
+                env_options["reset_mask"] = mask
+            observations, infos = self._vector.reset(
+                seed=seeds,  # type: ignore[arg-type]
+                options=env_options or None,
+            )
         set_apart(infos)
         self._was_reset = True
-        self._episodes.begin(mask)
-        self._finished[mask] = False
+        self._episodes.begin(rows)
+        self._finished[rows] = False
         return observations, infos
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -128,7 +118,9 @@ class SyncExecutor(VectorEnv):
         if self.autoreset_mode == AutoresetMode.DISABLED and self._finished.any():
             raise self._needs_reset(int(np.argmax(self._finished)))
         only_reset = self._finished & (self.autoreset_mode == AutoresetMode.NEXT_STEP)
-        observations, rewards, terminated, truncated, infos = self._vector.step(actions)
+        same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
+        step = self._step_and_start_over if same_step else self._vector.step
+        observations, rewards, terminated, truncated, infos = step(actions)
         set_apart(infos)
         self._episodes.begin(only_reset)
         self._episodes.returns += rewards
@@ -138,9 +130,47 @@ class SyncExecutor(VectorEnv):
             infos |= own_episodes(infos)
         elif self._finished.any() and self._reports_episodes:
             self._episodes.add_to(infos, self._finished)
-        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+        if same_step:
             self._episodes.begin(self._finished)
         return observations, rewards, terminated, truncated, infos
+
+    # Under same-step autoreset: as SyncVectorEnv does it, in less time.
+
+    def _reset_rows(
+        self, mask: np.ndarray, seeds: Sequence[int | None], options: dict[str, Any] | None
+    ) -> tuple[Any, dict[str, Any]]:
+        infos: dict[str, Any] = {}
+        for index in np.flatnonzero(mask).tolist():
+            reset = self.envs[index].reset
+            self._latest[index], info = reset(seed=seeds[index], options=options)
+            merge_infos(infos, info, index, self.num_envs)
+        return self._batch(), infos
+
+    def _batch(self) -> Any:
+        """The latest observations of all, in arrays of their own."""
+        space = self.single_observation_space
+        return concatenate(space, self._latest, create_empty_array(space, self.num_envs))
+
+    def _step_and_start_over(
+        self, actions: Any
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        size, latest = self.num_envs, self._latest
+        rewards = np.zeros(size)
+        terminated, truncated = np.zeros(size, bool), np.zeros(size, bool)
+        infos: dict[str, Any] = {}
+        for index, action in enumerate(iterate(self.action_space, actions)):
+            env = self.envs[index]
+            observation, rewards[index], over, cut, info = env.step(action)
+            terminated[index], truncated[index] = over, cut
+            if over or cut:
+                # In arrays of their own: the reset overwrites those an environment uses again.
+                ending = copy.deepcopy(observation), _copied(info)
+                add_ending(infos, *ending, index, size)
+                observation, info = env.reset()
+            latest[index] = observation
+            if info:
+                merge_infos(infos, info, index, size)
+        return self._batch(), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[Any, ...]:
         """The frames of all environments."""
@@ -166,3 +196,9 @@ class SyncExecutor(VectorEnv):
 
     def close_extras(self, **kwargs: Any) -> None:
         self._vector.close(**kwargs)
+
+
+def _copied(info: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value.copy() if isinstance(value, np.ndarray) else value for key, value in info.items()
+    }
