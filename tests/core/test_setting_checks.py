@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from kiloworlds.core.checks import require_count, require_flag, require_number, require_positive
+from kiloworlds.core.checks import (
+    require_choice,
+    require_count,
+    require_flag,
+    require_number,
+    require_positive,
+)
 from kiloworlds.core.errors import InvalidValueError
 
 
@@ -60,3 +66,12 @@ def test_flags():
         InvalidValueError, match="episode_statistics='no' must be True, 'environment' or False"
     ):
         require_flag("episode_statistics", "no", "environment")
+
+
+def test_choices():
+    require_choice("on_error", "raise", ("raise", "restart"))
+    for value in ("rise", np.array([1, 2]), None, 1):
+        with pytest.raises(InvalidValueError, match="is not one of 'raise', 'restart'"):
+            require_choice("on_error", value, ("raise", "restart"))
+    with pytest.raises(InvalidValueError, match="Did you mean 'raise'"):
+        require_choice("on_error", "rise", ("raise", "restart"))

@@ -17,8 +17,8 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree, UInt32
 
 from kiloworlds.algorithms.advantages import generalized_advantages
 from kiloworlds.algorithms.normalization import RunningStatistics, mean_over_devices
-from kiloworlds.core.checks import require_flag, require_number
-from kiloworlds.core.errors import InvalidValueError, did_you_mean
+from kiloworlds.core.checks import require_choice, require_flag, require_number
+from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import permutation
 from kiloworlds.core.spaces import Box, Space
 from kiloworlds.networks import cnn
@@ -112,11 +112,7 @@ class PPOConfig:
                 "has three convolutions, so give three, such as (32, 64, 64)."
             )
         require_number("cnn_features", self.cnn_features, 1, whole=True)
-        if self.network not in NETWORKS:
-            raise InvalidValueError(
-                f"network={reprlib.repr(self.network)} is not one of {', '.join(map(repr, NETWORKS))}."
-                f"{did_you_mean(str(self.network), NETWORKS)}"
-            )
+        require_choice("network", self.network, NETWORKS)
         if not isinstance(self.activation, str):
             given = reprlib.repr(self.activation)
             raise InvalidValueError(f"activation={given} must be a name, such as 'tanh'.")

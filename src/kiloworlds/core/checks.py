@@ -2,11 +2,12 @@
 the nearest valid value."""
 
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.errors import InvalidValueError, did_you_mean
 
 _MOST = {True: 2**31 - 1, False: float(np.finfo(np.float32).max)}
 """The largest number compiled code holds, by whether it is whole."""
@@ -64,3 +65,12 @@ def require_flag(name: str, value: Any, *others: str) -> None:
         return
     allowed = ", ".join(["True", *map(repr, others)])
     raise InvalidValueError(f"{name}={reprlib.repr(value)} must be {allowed} or False.")
+
+
+def require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raises InvalidValueError, with the nearest choice, unless `value` is one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        allowed = ", ".join(map(repr, choices))
+        raise InvalidValueError(
+            f"{name}={reprlib.repr(value)} is not one of {allowed}.{did_you_mean(str(value), choices)}"
+        )

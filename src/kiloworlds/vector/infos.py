@@ -67,12 +67,12 @@ class EpisodeStatistics:
         infos |= episode_infos(finished, self.returns[rows], self.lengths[rows], seconds)
 
 
-_OURS = ("lost", "env_id")
+_OURS = ("lost", "env_id", "final_obs", "final_info")
 
 
 def set_apart(infos: dict[str, Any]) -> None:
     """Renames, in place, what environments report under names that mean something else in a vector:
-    "lost" becomes "lost_", "env_id" becomes "env_id_"; likewise the masks beside them."""
+    "lost" becomes "lost_", "env_id" becomes "env_id_" and so on; likewise the masks beside them."""
     for key in _OURS:
         if key in infos:
             infos[f"{key}_"], infos[f"_{key}_"] = infos.pop(key), infos.pop(f"_{key}")

@@ -144,7 +144,7 @@ def make(
         pool={
             name: value
             for name, value in pool_options.items()
-            if value != _POOL_PARAMETERS[name].default
+            if not _is_default(value, _POOL_PARAMETERS[name].default)
         },
         env_kwargs=env_kwargs,
     )
@@ -184,6 +184,11 @@ class _Request:
     compiled: dict[str, Any]
     pool: dict[str, Any]
     env_kwargs: dict[str, Any]
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    """Whether a setting was left as it is; an array, which compares entry by entry, was not."""
+    return type(value) is type(default) and value == default
 
 
 def native_engine(

@@ -121,7 +121,8 @@ class SyncExecutor(VectorEnv):
         same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
         step = self._step_and_start_over if same_step else self._vector.step
         observations, rewards, terminated, truncated, infos = step(actions)
-        set_apart(infos)
+        if not same_step:
+            set_apart(infos)
         self._episodes.begin(only_reset)
         self._episodes.returns += rewards
         self._episodes.lengths += ~only_reset
@@ -158,6 +159,7 @@ class SyncExecutor(VectorEnv):
         rewards = np.zeros(size)
         terminated, truncated = np.zeros(size, bool), np.zeros(size, bool)
         infos: dict[str, Any] = {}
+        endings: dict[str, Any] = {}
         for index, action in enumerate(iterate(self.action_space, actions)):
             env = self.envs[index]
             observation, rewards[index], over, cut, info = env.step(action)
@@ -165,12 +167,13 @@ class SyncExecutor(VectorEnv):
             if over or cut:
                 # In arrays of their own: the reset overwrites those an environment uses again.
                 ending = copy.deepcopy(observation), _copied(info)
-                add_ending(infos, *ending, index, size)
+                add_ending(endings, *ending, index, size)
                 observation, info = env.reset()
             latest[index] = observation
             if info:
                 merge_infos(infos, info, index, size)
-        return self._batch(), rewards, terminated, truncated, infos
+        set_apart(infos)
+        return self._batch(), rewards, terminated, truncated, infos | endings
 
     def render(self) -> tuple[Any, ...]:
         """The frames of all environments."""

@@ -21,6 +21,8 @@ class Ledger:
         lost: boolean `[N]`: the episode in flight, or just arrived, is gone; what comes back is the
             start of another.
         lost_episodes: how many so far.
+        ended: boolean `[N]`, between two episodes: the end of one was delivered, and the next step or
+            reset begins another.
         quarantined: boolean `[N]`, environments that are not stepped any more: each step of theirs
             is answered at once, as lost.
         disturbed: whether any environment is lost or quarantined, or has no running episode; else
@@ -36,6 +38,7 @@ class Ledger:
         self.resets: dict[int, protocol.Reset] = {}
         self.lost = np.zeros(num_envs, bool)
         self.lost_episodes = 0
+        self.ended = np.zeros(num_envs, bool)
         self.quarantined = np.zeros(num_envs, bool)
         self.disturbed = False
         self.extras: dict[int, protocol.Extras] = {}
@@ -78,7 +81,7 @@ class Ledger:
 
     def depart_to_reset(self, rows: np.ndarray) -> None:
         """The environments `rows` `[B]` are sent off to begin an episode, as was asked."""
-        self.lost[rows] = self._stale[rows] = self._owed[rows] = False
+        self.lost[rows] = self._stale[rows] = self._owed[rows] = self.ended[rows] = False
         self.in_flight[rows] = True
         self.num_in_flight += len(rows)
         for row in rows.tolist():  # what was not collected belongs to an episode that is over
@@ -102,16 +105,18 @@ class Ledger:
         if row in self.resets:  # it was starting anyway: nothing is lost
             return
         self.disturbed = True
-        self.finals.pop(row, None)
         if not self.in_flight[row]:
             self._stale[row] = True
-        elif not self.lost[row]:
+            self._owed[row] |= self.ended[row]
+            return
+        self.finals.pop(row, None)
+        if not self.lost[row] and not self.ended[row]:
             self._count_lost([row])
 
     def lose(self, rows: np.ndarray) -> None:
-        """Counts the episodes of `rows`, whose answers are in, as lost."""
+        """Counts the episodes of `rows`, whose answers are in, as lost, each once."""
         self.disturbed = True
-        self._count_lost(rows)
+        self._count_lost(rows[~self.lost[rows]])
 
     def _count_lost(self, rows: Sequence[int] | np.ndarray) -> None:
         self.lost[rows] = True

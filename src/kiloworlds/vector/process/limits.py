@@ -3,8 +3,7 @@
 import functools
 from dataclasses import dataclass
 
-from kiloworlds.core.checks import require_positive
-from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.checks import require_choice, require_positive
 from kiloworlds.vector.process.handle import WorkerHandle
 from kiloworlds.vector.process.protocol import IDLE, RESETTING
 
@@ -30,8 +29,7 @@ class Limits:
             limit = getattr(self, name)
             if limit is not None:
                 require_positive(name, limit, "seconds", "60")
-        if self.on_error not in ("raise", "restart"):
-            raise InvalidValueError(f"on_error={self.on_error!r} is not 'raise' or 'restart'.")
+        require_choice("on_error", self.on_error, ("raise", "restart"))
         if self.worker_memory is not None:
             require_positive("max_worker_memory", self.worker_memory, "bytes", "2e9")
 

@@ -17,7 +17,7 @@ from gymnasium.error import CustomSpaceError
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import iterate
 
-from kiloworlds.core.checks import require_count, require_flag
+from kiloworlds.core.checks import require_choice, require_count, require_flag
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
 from kiloworlds.vector.base import (
@@ -125,11 +125,7 @@ class PoolExecutor(VectorEnv):
         num_envs = require_count("num_envs", num_envs)
         make_envs = make_env_list(make_env, num_envs)
         mode = parse_autoreset_mode(autoreset_mode)
-        if on_nonfinite not in _NONFINITE_POLICIES:
-            raise InvalidValueError(
-                f"on_nonfinite={on_nonfinite!r} is not one of "
-                f"{', '.join(map(repr, _NONFINITE_POLICIES))}."
-            )
+        require_choice("on_nonfinite", on_nonfinite, _NONFINITE_POLICIES)
         self.num_workers = choose_workers(num_workers, num_envs)
         self.batch_size = choose_batch_size(batch_size, num_envs)
         self._ordered, self._copy, self._on_nonfinite = ordered, copy, on_nonfinite
@@ -278,11 +274,18 @@ class PoolExecutor(VectorEnv):
             self._results.put_back(bad)
             self._supervisor.ledger.quarantine(bad)
             return None
+        ledger = self._supervisor.ledger
+        ledger.lose(bad)
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
-            self._supervisor.start_over(bad)
-            self._check_starts(bad)
+            try:
+                self._supervisor.reset_now(bad)
+                self._check_starts(bad)
+            except EnvironmentFailedError as error:
+                return error
+            finally:
+                ledger.lost[bad] = True  # until the caller knows; resets clear it
         else:
-            self._supervisor.ledger.lose(bad)
+            self._results.put_back(bad)  # else the next call would find the same again
         if self._on_nonfinite == "raise":
             return EnvironmentFailedError(int(bad[0]), "step", "", f"NaN or Inf in {what}", "")
         return None
@@ -370,8 +373,10 @@ class PoolExecutor(VectorEnv):
                 arrived.popleft()
         rows = np.asarray(wanted)
         error = self._check_finite(rows)
-        if error is not None:  # the results stay, those of the culprits marked as lost
-            arrived.extendleft(reversed(wanted))
+        if error is not None:  # the results stay; the culprits, marked as lost, come last
+            lost = ledger.lost
+            stay = wanted if self._ordered else sorted(wanted, key=lambda row: bool(lost[row]))
+            arrived.extendleft(reversed(stay))
             self._order[:0] = wanted if self._ordered else []
             raise error
         rewards, terminated, truncated, infos = self._results.collect(rows)

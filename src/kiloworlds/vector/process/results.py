@@ -1,5 +1,6 @@
 """From the shared memory of a pool to what `step` and `recv` return."""
 
+import dataclasses
 import math
 from typing import Any, Literal
 
@@ -192,10 +193,14 @@ class Results:
 
     def put_back(self, rows: np.ndarray) -> None:
         """The observations before the last ones of `rows` stand again."""
-        if self._codec is not None:
-            for row in rows.tolist():
+        for row in rows.tolist():
+            if self._codec is not None:
                 side = int(self._parity[row])
                 self._carry(np.array([row]), 1 - side, side)
+            elif row in self._ledger.extras:
+                self._ledger.extras[row] = dataclasses.replace(
+                    self._ledger.extras[row], observation=self._loose_observations[row]
+                )
 
     def collect(
         self, rows: np.ndarray | None
@@ -243,6 +248,8 @@ class Results:
         if lost is not None and lost.any():
             self._add_lost(infos, rows, lost)
         self.finished[index] = finished
+        if not starts_over:
+            self._ledger.ended[index] = finished
         if self._ledger.disturbed:
             self._ledger.settle(rows)
         return rewards, terminated, truncated, infos

@@ -78,6 +78,7 @@ class Supervisor:
         self._clocks_checked_at = 0.0
         self.ledger = Ledger(num_envs)
         self.closed = False
+        self._given_up: str | None = None
         self.listening = threading.Lock()
         self._attributes: dict[str, dict[int, Any]] = {}  # set from outside, by name and row
         self._request = 0
@@ -112,7 +113,11 @@ class Supervisor:
             self._wait(enough)
 
     def _wait(self, enough: Callable[[], bool]) -> None:
-        while not enough():
+        while True:
+            if self._given_up is not None:
+                raise RestartBudgetError(self._given_up)
+            if enough():
+                return
             if self.closed:
                 raise WrongCallError("close() while results were awaited; there will be none.")
             self._listener.watch_for_room(self.crew.present())
@@ -205,11 +210,8 @@ class Supervisor:
         self._check_spaces(worker, message)
         self.crew.attach(worker, self.layout, self.memory)
         self._listener.add_live(worker)
-        for name, values in self._attributes.items():  # of the one before it
-            rows = worker.rows
-            mine = [values[row] for row in rows if row in values]
-            indices = [row - rows.start for row in rows if row in values]
-            worker.send(protocol.Request(-1, protocol.SetAttribute(indices, name, mine)))
+        for name in self._attributes:  # set with the one before it
+            self._pass_on(name, worker)
         self._ask_again(worker, self.crew.rows_of(worker))
 
     def _lay_out(self, worker: WorkerHandle, ready: protocol.Ready) -> None:
@@ -285,7 +287,7 @@ class Supervisor:
     def _environment_failed(self, worker: WorkerHandle, failure: protocol.Failure) -> None:
         error = self._error(worker, failure)
         row = error.env_index
-        self.budget.spend(str(error))
+        self._spend(str(error))
         if self._limits.on_error == "raise":
             self._failures.append(error)
         logger.warning("%s; building environment %d anew", error, row)
@@ -313,7 +315,7 @@ class Supervisor:
         rows, heir = self.crew.remove(worker)
         if not hasattr(self, "layout"):
             raise RestartBudgetError(f"{what} {reason} while it built its environments.")
-        delay = self.budget.spend(f"{what} {reason}.")
+        delay = self._spend(f"{what} {reason}.")
         if heir is None:
             logger.warning("%s %s; starting it again in %.0f s", what, reason, delay)
         else:
@@ -324,6 +326,18 @@ class Supervisor:
         self._memory_seen_at[number] = time.monotonic() + delay
         if heir is not None and heir.is_live:
             self._ask_again(heir, rows)
+
+    def _spend(self, reason: str) -> float:
+        """Takes a restart from the budget; returns the seconds to wait before it.
+
+        Raises:
+            RestartBudgetError: there is none left. All that waits for workers then raises it again.
+        """
+        try:
+            return self.budget.spend(reason)
+        except RestartBudgetError as error:
+            self._given_up = str(error)
+            raise
 
     def _keep_infos(self, worker: WorkerHandle) -> None:
         """Answers that wait to be collected keep their infos when the worker's memory is given to
@@ -424,12 +438,6 @@ class Supervisor:
         for row in rows.tolist():
             ledger.arrived.remove(row)
 
-    def start_over(self, rows: np.ndarray) -> None:
-        """Loses the episodes of `rows`, whose answers are in, and waits for new ones."""
-        self.ledger.lose(rows)
-        self.reset_now(rows)
-        self.ledger.lost[rows] = True  # until the caller knows
-
     def wait_for_all(self) -> None:
         """Waits until nothing is in flight. The answers count as collected."""
         self.wait(lambda: not self.ledger.num_in_flight)
@@ -500,6 +508,16 @@ class Supervisor:
             call,
         )
         self._attributes[name] = dict(enumerate(values))
+        successor = self.crew.successor
+        if successor is not None and successor.is_live:  # also to those it is yet to take over
+            self._pass_on(name, successor)
+
+    def _pass_on(self, name: str, worker: WorkerHandle) -> None:
+        """Sets an attribute of all environments that a worker has built."""
+        values, rows = self._attributes[name], worker.rows
+        indices = [row - rows.start for row in rows if row in values]
+        mine = [values[row] for row in rows if row in values]
+        worker.send(protocol.Request(-1, protocol.SetAttribute(indices, name, mine)))
 
 
 def _are_same(one: gymnasium.Space, other: gymnasium.Space) -> bool:
