@@ -11,12 +11,13 @@ import pytest
 import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.vector.faults import EnvironmentFailedError, RestartBudgetError
+from kiloworlds.vector.process.protocol import IDLE
 
 ENDS, NAN, EXITS = 1, 2, 3
 
 
 class Walk(gymnasium.Env):
-    """Counts its steps; does what the action says. The environment `tag` may leak or start badly."""
+    """Counts its steps and does what the action says; may start badly, or hold ever more memory."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
     action_space = gymnasium.spaces.Discrete(4)
@@ -40,6 +41,13 @@ class Walk(gymnasium.Env):
         value = np.nan if action == NAN else self.steps
         info = {"final_obs": 2.0, "final_info": {"a": 1}, "odd": "text"}
         return np.array([value], np.float32), 1.0, action == ENDS, False, info
+
+
+def eventually(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -153,9 +161,11 @@ def test_the_end_of_an_episode_outlives_the_worker(make):
     envs.async_reset(seed=0)
     envs.recv()
     envs.send(np.array([ENDS]), [0])
-    time.sleep(0.3)
+    worker = envs._supervisor.crew.workers[0]
+    eventually(worker.has_entries)
+    eventually(lambda: worker.activity == IDLE)  # all of the answer is there
     os.kill(envs.worker_pids[0], signal.SIGKILL)
-    time.sleep(0.3)
+    eventually(worker.has_ended)
     envs.send(np.array([0]), [1])
     _, _, terminated, truncated, infos = envs.recv()
     first = infos["env_id"].tolist().index(0)
