@@ -1,16 +1,18 @@
 """The contract of a compiled environment: pure functions over explicit state.
 
-Letters used in shapes: A agents, and `...` for whatever a space prescribes.
+Letters used in shapes: A agents, K agents of one kind, and `...` for whatever a space prescribes.
 """
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from kiloworlds.core.spaces import Space
+from kiloworlds.core.spaces import Box, Dict, Repeated, Space
 
 State = PyTree
 Observation = PyTree
@@ -24,8 +26,8 @@ class Step(NamedTuple):
     the future still had value. They are never merged: value estimates bootstrap from `observation`
     after a truncation and never after a termination.
 
-    A `MultiAgentEnvironment` puts a leading agent axis on observation and reward, and fills `alive`
-    and `available_actions`; single-agent environments leave both None.
+    A `MultiAgentEnvironment` puts a leading agent axis on observation and reward; who lives and which
+    actions are legal are functions of its state.
     """
 
     observation: Observation
@@ -33,8 +35,6 @@ class Step(NamedTuple):
     terminated: Bool[Array, ""]
     truncated: Bool[Array, ""]
     info: dict[str, Any]
-    alive: Bool[Array, " A"] | None = None
-    available_actions: Bool[Array, "A actions"] | None = None
 
 
 class Environment(eqx.Module):
@@ -110,16 +110,96 @@ class Environment(eqx.Module):
         return self
 
 
-class MultiAgentEnvironment(Environment):
-    """An environment with several agents of one kind.
+@dataclass(frozen=True)
+class AgentKind:
+    """Agents that are alike: they share their spaces and lie in one block `[K, ...]`.
 
-    Observations, actions and rewards carry a leading agent axis `[A, ...]`; `observation_space` and
-    `action_space` describe one agent. `Step.terminated` and `Step.truncated` speak of the episode of
-    all agents; an agent that is out before its end has `Step.alive` False, a reward of 0, and stays
-    out until the next reset.
+    Attributes:
+        name: such as "adversary".
+        agents: their names, in the order of the block: "adversary_0", "adversary_1", ...
+        observation_space, action_space: of one agent.
     """
+
+    name: str
+    agents: tuple[str, ...]
+    observation_space: Space
+    action_space: Space
+
+    @classmethod
+    def numbered(
+        cls, name: str, count: int, observation_space: Space, action_space: Space
+    ) -> "AgentKind":
+        """`count` agents called "name_0", "name_1", ..."""
+        agents = tuple(f"{name}_{index}" for index in range(count))
+        return cls(name, agents, observation_space, action_space)
+
+
+class MultiAgentEnvironment(Environment):
+    """An environment with several agents, all of which act at each step.
+
+    Agents lie on a leading axis A, in the order of `kinds`. Rewards are float32 `[A]`. Observations,
+    actions and masks of legal actions are `[A, ...]` where all agents are of one kind, else a
+    dictionary of blocks `[K, ...]` keyed by the names of the kinds.
+
+    `Step.terminated` and `Step.truncated` speak of the episode of all agents. An agent that is out
+    before its end is no longer `alive`: it observes zeros, its actions are not read, and it stays out
+    until the next reset. It gets no reward any more, unless rewards are the team's.
+
+    Info `"won"` (bool), where there is such a thing, says that the agents won in this step;
+    `"shaped_reward"` (`[A]`) holds hints on the way to sparse rewards, which count for nothing by
+    themselves: a training may add them for a while.
+    """
+
+    team_reward: ClassVar[bool] = False
+    """Whether all agents get the same reward, the team's, whether they live or not."""
 
     @property
     @abstractmethod
+    def kinds(self) -> tuple[AgentKind, ...]:
+        """The kinds of agents; the agent axis holds the first kind's agents first."""
+
+    @property
     def num_agents(self) -> int:
-        """How many agents act at each step, dead ones included."""
+        """How many agents there are, A, dead ones included."""
+        return sum(len(kind.agents) for kind in self.kinds)
+
+    @property
+    def possible_agents(self) -> tuple[str, ...]:
+        """The names of all agents, in the order of the agent axis."""
+        return tuple(agent for kind in self.kinds for agent in kind.agents)
+
+    @property
+    def observation_space(self) -> Space:
+        """The space of what all agents observe: `[A, ...]`, or a dictionary of blocks."""
+        return _of_all(self.kinds, "observation_space")
+
+    @property
+    def action_space(self) -> Space:
+        """The space of what all agents do: `[A, ...]`, or a dictionary of blocks."""
+        return _of_all(self.kinds, "action_space")
+
+    def alive(self, state: State) -> Bool[Array, " A"]:
+        """Which agents live in a state."""
+        return jnp.ones(self.num_agents, bool)
+
+    def available_actions(self, state: State) -> PyTree | None:
+        """Which actions are legal in a state, for each agent of discrete actions `[A, n]`, or in blocks;
+        None where all always are.
+
+        Every agent has a legal action in every state; all of a dead agent's are legal.
+        """
+        return None
+
+    @property
+    def global_state_space(self) -> Box | None:
+        """The space of `global_state`; None where the observations of all agents stand for it."""
+        return None
+
+    def global_state(self, state: State) -> Float[Array, "..."]:
+        """What a centralised critic sees of a state: `[...]`, or `[A, ...]` for one view per agent."""
+        raise NotImplementedError(f"{type(self).__name__} does not define global_state().")
+
+
+def _of_all(kinds: tuple[AgentKind, ...], which: str) -> Space:
+    blocks = {kind.name: Repeated(getattr(kind, which), len(kind.agents)) for kind in kinds}
+    return Dict(blocks) if len(blocks) > 1 else next(iter(blocks.values()))

@@ -24,7 +24,7 @@ from kiloworlds.core.errors import (
     did_you_mean,
     unknown_name,
 )
-from kiloworlds.core.time_limit import TimeLimit
+from kiloworlds.core.time_limit import with_time_limit
 from kiloworlds.core.user_code import import_user_module
 
 ENTRY_POINT_GROUP = "kiloworlds.environments"
@@ -70,7 +70,7 @@ class EnvSpec:
         self._check_names(constructor, arguments)
         self._check_numbers(constructor, arguments)
         environment = constructor(**arguments)
-        return environment if limit is None else TimeLimit(environment, limit)
+        return environment if limit is None else with_time_limit(environment, limit)
 
     def build_reference(self, **kwargs: Any) -> Environment:
         """The environment with the defaults of all its parameters, against which batched ones are

@@ -12,6 +12,7 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnasium.vector.utils import batch_space
 from jaxtyping import Array, Bool, Key, PyTree
 
 from kiloworlds.core.errors import InvalidValueError
@@ -262,6 +263,34 @@ class Dict(Space):
 
     def to_gymnasium(self) -> gymnasium.spaces.Dict:
         return gymnasium.spaces.Dict({name: space.to_gymnasium() for name, space in self.items})
+
+
+@dataclass(frozen=True)
+class Repeated(Space):
+    """`count` values of one space, along a leading axis: such as one for each of several agents."""
+
+    space: Space
+    count: int
+
+    def __post_init__(self):
+        if self.count < 1:
+            raise InvalidValueError(f"Repeated(count={self.count}): count must be 1 or more.")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the arrays; AttributeError where the space repeated has none."""
+        return (self.count, *self.space.shape)  # type: ignore[attr-defined]
+
+    def sample(self, key: Key[Array, ""]) -> PyTree:
+        if isinstance(self.space, Discrete) and self.space.n <= MOST_INDICES:
+            return self.space.start + random_index(key, self.space.n, (self.count,))
+        return jax.vmap(self.space.sample)(jax.random.split(key, self.count))
+
+    def contains(self, value: PyTree) -> Bool[Array, ""]:
+        return jax.vmap(self.space.contains)(value).all()
+
+    def to_gymnasium(self) -> gymnasium.Space:
+        return batch_space(self.space.to_gymnasium(), self.count)
 
 
 def from_gymnasium(space: gymnasium.Space) -> Space:

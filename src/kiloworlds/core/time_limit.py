@@ -4,10 +4,18 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Int, Key
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, PyTree
 
-from kiloworlds.core.environment import Action, Environment, Observation, State, Step
-from kiloworlds.core.spaces import Space
+from kiloworlds.core.environment import (
+    Action,
+    AgentKind,
+    Environment,
+    MultiAgentEnvironment,
+    Observation,
+    State,
+    Step,
+)
+from kiloworlds.core.spaces import Box, Space
 
 
 class TimeLimitState(NamedTuple):
@@ -68,3 +76,35 @@ class TimeLimit(Environment):
     @property
     def unwrapped(self) -> Environment:
         return self.env.unwrapped
+
+
+class MultiAgentTimeLimit(TimeLimit, MultiAgentEnvironment):
+    """The same for an environment with several agents: the episode of all is truncated."""
+
+    env: MultiAgentEnvironment
+
+    team_reward: ClassVar[Any] = property(lambda self: self.env.team_reward)
+
+    @property
+    def kinds(self) -> tuple[AgentKind, ...]:
+        return self.env.kinds
+
+    def alive(self, state: TimeLimitState) -> Bool[Array, " A"]:
+        return self.env.alive(state.inner)
+
+    def available_actions(self, state: TimeLimitState) -> PyTree | None:
+        return self.env.available_actions(state.inner)
+
+    @property
+    def global_state_space(self) -> Box | None:
+        return self.env.global_state_space
+
+    def global_state(self, state: TimeLimitState) -> Float[Array, "..."]:
+        return self.env.global_state(state.inner)
+
+
+def with_time_limit(env: Environment, max_episode_steps: Any) -> TimeLimit:
+    """The environment with a limit of `max_episode_steps` steps."""
+    if isinstance(env, MultiAgentEnvironment):
+        return MultiAgentTimeLimit(env, max_episode_steps)
+    return TimeLimit(env, max_episode_steps)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key, PyTree
 
-from kiloworlds.core.environment import Environment, Step
+from kiloworlds.core.environment import Environment, MultiAgentEnvironment, Step
+from kiloworlds.core.legal_actions import random_actions
 from kiloworlds.core.random import fast_key
 from kiloworlds.core.spaces import Space
 
@@ -18,12 +19,13 @@ _TOLERANCE = 1e-4  # between compilations, which may round differently
 
 
 def check_environment(env: Environment, seed: int = 0) -> None:
-    """Checks a single-agent environment against the contract of `Environment`.
+    """Checks an environment against the contract of `Environment` or `MultiAgentEnvironment`.
 
     Spaces hold what is observed and their samples are accepted; equal keys give equal results, with
     and without `jax.jit` and `jax.vmap`; types and shapes never change from step to step, and one
     compilation serves all steps; a thousand random steps, past the end of episodes too, give no NaN;
-    a time limit is kept; parameters can be batched; there is something to see.
+    a time limit is kept; parameters can be batched; there is something to see. Of several agents, each
+    has a legal action in every state, the dead stay dead, observe zeros and get no reward.
 
     Args:
         env: the environment, with its time limit if it has one.
@@ -56,19 +58,20 @@ def _check_types(env: Environment, key: Key[Array, ""]) -> None:
     expected = _of_space("observation_space", env.observation_space, key)
     _same_types("reset's observation and observation_space", observation, expected)
     _same_types("step's observation and observation_space", step.observation, expected)
-    scalars = {"reward": jnp.float32, "terminated": jnp.bool_, "truncated": jnp.bool_}
-    for name, dtype in scalars.items():
-        wanted = jax.ShapeDtypeStruct((), dtype)
-        _same_types(f"{name} and its contract", getattr(step, name), wanted)
+    agents = (env.num_agents,) if isinstance(env, MultiAgentEnvironment) else ()
+    wanted = {"reward": (agents, jnp.float32), "terminated": ((), bool), "truncated": ((), bool)}
+    for name, (shape, dtype) in wanted.items():
+        kind = jax.ShapeDtypeStruct(shape, dtype)
+        _same_types(f"{name} and its contract", getattr(step, name), kind)
     info = jax.eval_shape(env.reset_info, state)
     if info:
         _same_types("reset_info and Step.info", info, step.info)
 
 
 def _check_determinism(env: Environment, key: Key[Array, ""]) -> None:
-    first, second = (_rollout(env.action_space, key, env.reset, env.step) for _ in range(2))
+    first, second = (_rollout(env, key, env.reset, env.step) for _ in range(2))
     _close("two runs with equal keys differ", first, second, tolerance=0.0)
-    compiled = _rollout(env.action_space, key, _compiled(env.reset), _compiled(env.step))
+    compiled = _rollout(env, key, _compiled(env.reset), _compiled(env.step))
     _close("results with jax.jit and without differ", compiled, first)
 
 
@@ -80,7 +83,7 @@ def _check_compiled_once(env: Environment, key: Key[Array, ""]) -> None:
         traces += 1
         return env.step(*arguments)
 
-    _rollout(env.action_space, key, _compiled(env.reset), _compiled(counted))
+    _rollout(env, key, _compiled(env.reset), _compiled(counted))
     assert traces == 1, (
         f"step was compiled {traces} times for one sequence of steps: its state differs in (weak) "
         "type from reset's. Give constants their type, as in jnp.float32(0) or jnp.zeros_like(x)."
@@ -106,7 +109,7 @@ def _check_long_rollout(env: Environment, key: Key[Array, ""]) -> None:
     def advance(carry, step_key):
         state, over = carry
         step_key, action_key = jax.random.split(step_key)
-        action = action_space.sample(action_key)
+        action = random_actions(action_space, _legal(env, state), action_key)
         state, step = env.step(step_key, state, action)
         inside = over | observation_space.contains(step.observation)
         over = over | step.terminated | step.truncated
@@ -133,6 +136,87 @@ def _check_long_rollout(env: Environment, key: Key[Array, ""]) -> None:
         assert np.all(over[:, int(limit) - 1]), (
             f"an episode goes on after max_episode_steps={int(limit)} steps."
         )
+
+
+def _check_agents(env: Environment, key: Key[Array, ""]) -> None:
+    """Masks of several agents along random episodes."""
+    if not isinstance(env, MultiAgentEnvironment):
+        return
+    _check_agent_types(env, key)
+
+    def advance(carry, step_key):
+        state, over = carry
+        step_key, action_key = jax.random.split(step_key)
+        before = env.alive(state)
+        action = random_actions(env.action_space, _legal(env, state), action_key)
+        state, step = env.step(step_key, state, action)
+        alive, legal = env.alive(state), _legal(env, state)
+        have_some = [mask.any(-1) for mask in jax.tree.leaves(legal)]
+        blind = ~_seen_by_dead(env, alive, step.observation)
+        paid = jnp.zeros((), bool) if env.team_reward else ((step.reward != 0) & ~before).any()
+        finds = (
+            jnp.stack([each.all() for each in have_some]).all() if have_some else jnp.bool_(True),
+            ~(alive & ~before).any(),
+            blind,
+            ~paid,
+            jnp.bool_(not env.team_reward) | (step.reward == step.reward[0]).all(),
+        )
+        finds = tuple(found | over for found in finds)
+        return (state, over | step.terminated | step.truncated), finds
+
+    def rollout(key):
+        state, _ = env.reset(key)
+        keys = jax.random.split(jax.random.fold_in(key, 1), _STEPS)
+        return jax.lax.scan(advance, (state, jnp.zeros((), bool)), keys)[1]
+
+    found = _compiled(jax.vmap(rollout))(jax.random.split(key, _COPIES))
+    wrongs = (
+        "an agent has no legal action",
+        "a dead agent is alive again within its episode",
+        "a dead agent observes something other than zeros",
+        "a dead agent gets a reward, and team_reward is False",
+        "team_reward is True, but agents get different rewards",
+    )
+    for right, wrong in zip(map(np.asarray, found), wrongs, strict=True):
+        assert right.all(), f"{wrong} after step {_first(~right)} of random actions."
+
+
+def _check_agent_types(env: MultiAgentEnvironment, key: Key[Array, ""]) -> None:
+    state, _ = jax.eval_shape(env.reset, key)
+    alive = jax.eval_shape(env.alive, state)
+    _same_types("alive and its contract", alive, jax.ShapeDtypeStruct((env.num_agents,), bool))
+    legal = jax.eval_shape(env.available_actions, state)
+    if legal is not None:
+        blocks = {
+            kind.name: jax.ShapeDtypeStruct((len(kind.agents), kind.action_space.n), bool)  # type: ignore[attr-defined]
+            for kind in env.kinds
+        }
+        expected = blocks if len(blocks) > 1 else next(iter(blocks.values()))
+        _same_types("available_actions and the action spaces", legal, expected)
+    space = env.global_state_space
+    if space is not None:
+        seen = jax.eval_shape(env.global_state, state)
+        wanted = _of_space("global_state_space", space, key)
+        _same_types("global_state and global_state_space", seen, wanted)
+    names = env.possible_agents
+    assert len(set(names)) == len(names), f"two agents have the same name: {names}."
+
+
+def _seen_by_dead(env: MultiAgentEnvironment, alive: Array, observation: PyTree) -> Array:
+    """Whether any dead agent observes something other than zeros."""
+    first, seen = 0, []
+    for kind in env.kinds:
+        count = len(kind.agents)
+        dead = ~alive[first : first + count]
+        first += count
+        block = observation if len(env.kinds) == 1 else observation[kind.name]
+        for leaf in jax.tree.leaves(block):
+            seen.append(((leaf.reshape(count, -1) != 0).any(-1) & dead).any())
+    return jnp.stack(seen).any()
+
+
+def _legal(env: Environment, state: PyTree) -> PyTree | None:
+    return env.available_actions(state) if isinstance(env, MultiAgentEnvironment) else None
 
 
 def _check_batched_parameters(env: Environment, key: Key[Array, ""]) -> None:
@@ -174,14 +258,16 @@ def _compiled(function: Callable) -> Callable:
 
 
 def _rollout(
-    action_space: Space, key: Key[Array, ""], reset: Callable, step: Callable
+    env: Environment, key: Key[Array, ""], reset: Callable, step: Callable
 ) -> tuple[PyTree, list]:
     """Four steps of sampled actions; returns the first observation and everything after it."""
+    action_space = env.action_space
     state, first = reset(key)
     seen = []
     for i in range(4):
         step_key, action_key = jax.random.split(jax.random.fold_in(key, i))
-        state, result = step(step_key, state, action_space.sample(action_key))
+        action = random_actions(action_space, _legal(env, state), action_key)
+        state, result = step(step_key, state, action)
         seen.append((state, result))
     return first, seen
 
@@ -193,7 +279,8 @@ def _scanned_rollout(
 
     def advance(state, i):
         step_key, action_key = jax.random.split(jax.random.fold_in(key, i))
-        state, result = env.step(step_key, state, action_space.sample(action_key))
+        action = random_actions(action_space, _legal(env, state), action_key)
+        state, result = env.step(step_key, state, action)
         return state, (state, result)
 
     state, first = env.reset(key)
@@ -242,6 +329,7 @@ CHECKS: dict[str, Callable[[Environment, Key[Array, ""]], None]] = {
     "compiled once": _check_compiled_once,
     "vmap": _check_vmap,
     "long rollout": _check_long_rollout,
+    "agents": _check_agents,
     "batched parameters": _check_batched_parameters,
     "pictures": _check_pictures,
 }

@@ -1,6 +1,6 @@
 """Many compiled environments as pure functions: batching, starting over, episode statistics.
 
-N stands for the number of environments in shapes.
+N stands for the number of environments in shapes, A for the agents of each where there are several.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from gymnasium.vector import AutoresetMode
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt32
 
-from kiloworlds.core.environment import Environment
+from kiloworlds.core.environment import Environment, MultiAgentEnvironment
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import FAST_IMPL
 
@@ -29,8 +29,33 @@ class VectorState(NamedTuple):
     environments: PyTree
     parameters: PyTree
     finished: Bool[Array, " N"]
-    episode_return: Float[Array, " N"]
+    episode_return: Float[Array, "N *A"]
     episode_length: Int[Array, " N"]
+
+
+class Agents(NamedTuple):
+    """What several agents may do and know in a batch of states.
+
+    `available_actions` is None where all actions always are legal; `global_state`, what a centralised
+    critic sees, is None where the observations of all agents stand for it.
+    """
+
+    alive: Bool[Array, "N A"]
+    available_actions: PyTree | None
+    global_state: Float[Array, "N ..."] | None
+
+
+class AgentsStep(NamedTuple):
+    """What a step of all environments means to several agents.
+
+    `next` is what to act on next, `final` what the step itself led to: they differ where a new episode
+    began. `terminated` tells for which agents nothing follows: the task ended, or the agent died in
+    this step.
+    """
+
+    next: Agents
+    final: Agents
+    terminated: Bool[Array, "N A"]
 
 
 class VectorStep(NamedTuple):
@@ -40,11 +65,11 @@ class VectorStep(NamedTuple):
     the first of the new episode. `final_observation` and `final_info` are always what the step
     itself led to. `episode_return` and `episode_length` are meaningful where `finished`.
     `was_reset` marks the steps of next-step autoreset that only reset: their reward and flags are
-    void and must not be learnt from.
+    void and must not be learnt from. `agents` is None where there is but one.
     """
 
     observation: PyTree
-    reward: Float[Array, " N"]
+    reward: Float[Array, "N *A"]
     terminated: Bool[Array, " N"]
     truncated: Bool[Array, " N"]
     info: dict[str, Any]
@@ -52,8 +77,9 @@ class VectorStep(NamedTuple):
     final_info: dict[str, Any]
     finished: Bool[Array, " N"]
     was_reset: Bool[Array, " N"]
-    episode_return: Float[Array, " N"]
+    episode_return: Float[Array, "N *A"]
     episode_length: Int[Array, " N"]
+    agents: AgentsStep | None = None
 
 
 InitFunction = Callable[[Key[Array, ""]], tuple[VectorState, PyTree]]
@@ -138,6 +164,9 @@ class VectorFunctions:
         self._is_observable = env.is_observable
         self._observe = jax.vmap(lambda p, s: self.with_parameters(p).observe(s))
         self._reset_info = jax.vmap(lambda p, s: self.with_parameters(p).reset_info(s))
+        self.num_agents = env.num_agents if isinstance(env, MultiAgentEnvironment) else None
+        """How many agents each environment has; None for environments of a single agent."""
+        self._agents = jax.vmap(lambda p, s: _agents(self.with_parameters(p), s))
 
     def with_parameters(self, parameters: PyTree) -> Environment:
         """One environment whose batched fields are `parameters` (leaves without the N axis)."""
@@ -169,10 +198,22 @@ class VectorFunctions:
             environments,
             parameters,
             none,
-            jnp.zeros(keys.shape),
+            jnp.zeros((*keys.shape, *self._agent_axis)),
             jnp.zeros(keys.shape, jnp.int32),
         )
         return state._replace(clock=clock + 1), observation
+
+    @property
+    def _agent_axis(self) -> tuple[int, ...]:
+        return () if self.num_agents is None else (self.num_agents,)
+
+    def _zero_where(self, mask: Bool[Array, " N"], values: Float[Array, "N *A"]) -> Array:
+        """`values`, 0 in the masked environments."""
+        return jnp.where(mask if self.num_agents is None else mask[:, None], 0.0, values)
+
+    def agents(self, state: VectorState) -> Agents:
+        """What the agents may do and know in the current states; for several agents only."""
+        return self._agents(state.parameters, state.environments)
 
     def reset_info(self, state: VectorState) -> dict[str, Any]:
         """Info of freshly reset environments, arrays `[N, ...]`."""
@@ -187,7 +228,7 @@ class VectorFunctions:
             clock=state.clock + 1,
             environments=environments,
             finished=state.finished & ~mask,
-            episode_return=jnp.where(mask, 0.0, state.episode_return),
+            episode_return=self._zero_where(mask, state.episode_return),
             episode_length=jnp.where(mask, 0, state.episode_length),
         ), observation
 
@@ -256,6 +297,7 @@ class VectorFunctions:
         """Advances every environment by one action."""
         keys = step_keys(state.keys, state.clock, 0)
         environments, step = self._step(state.parameters, keys, state.environments, actions)
+        stepped_to = environments
         returns = state.episode_return + step.reward
         lengths = state.episode_length + 1
         finished = step.terminated | step.truncated
@@ -265,8 +307,8 @@ class VectorFunctions:
             environments, observation, info = self._start_over_with_info(
                 state, finished, environments, observation, info
             )
-            kept = ~finished
-            next_returns, next_lengths = jnp.where(kept, returns, 0.0), jnp.where(kept, lengths, 0)
+            next_returns = self._zero_where(finished, returns)
+            next_lengths = jnp.where(finished, 0, lengths)
         elif self.autoreset_mode == AutoresetMode.NEXT_STEP:
             was_reset = state.finished
             environments, observation, info = self._start_over_with_info(
@@ -274,12 +316,12 @@ class VectorFunctions:
             )
             live = ~was_reset
             step = step._replace(
-                reward=jnp.where(live, step.reward, 0.0),
+                reward=self._zero_where(was_reset, step.reward),
                 terminated=step.terminated & live,
                 truncated=step.truncated & live,
             )
             finished = finished & live
-            returns, lengths = jnp.where(live, returns, 0.0), jnp.where(live, lengths, 0)
+            returns, lengths = self._zero_where(was_reset, returns), jnp.where(live, lengths, 0)
             next_returns, next_lengths = returns, lengths
         else:
             next_returns, next_lengths = returns, lengths
@@ -304,4 +346,28 @@ class VectorFunctions:
             was_reset,
             returns,
             lengths,
+            None
+            if self.num_agents is None
+            else self._agents_step(state, stepped_to, next_state, step.terminated),
         )
+
+    def _agents_step(
+        self,
+        before: VectorState,
+        stepped_to: PyTree,
+        after: VectorState,
+        terminated: Bool[Array, " N"],
+    ) -> AgentsStep:
+        final = self._agents(before.parameters, stepped_to)
+        died = self.agents(before).alive & ~final.alive
+        return AgentsStep(self.agents(after), final, terminated[:, None] | died)
+
+
+def _agents(env: Environment, state: PyTree) -> Agents:
+    assert isinstance(env, MultiAgentEnvironment)
+    sees_state = env.global_state_space is not None
+    return Agents(
+        env.alive(state),
+        env.available_actions(state),
+        env.global_state(state) if sees_state else None,
+    )

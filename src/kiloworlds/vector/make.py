@@ -288,10 +288,10 @@ def _refuse_compiled_options(request: _Request) -> None:
 
 def _unbatched(env: Environment) -> Environment:
     """The default-built environment of the same type, whose fields have no batch axis."""
-    from kiloworlds.core.time_limit import TimeLimit
+    from kiloworlds.core.time_limit import TimeLimit, with_time_limit
 
     if isinstance(env, TimeLimit):
-        return TimeLimit(_unbatched(env.env), 0)
+        return with_time_limit(_unbatched(env.env), 0)
     try:
         return type(env)()
     except TypeError:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kiloworlds.core.devices import elementwise_compiler_options
+from kiloworlds.core.legal_actions import random_actions
 from kiloworlds.core.random import fast_key
 from kiloworlds.vector.base import expand_seeds
 from kiloworlds.vector.compiled import CompiledVectorEnv
@@ -18,18 +19,23 @@ def random_rollout(envs: CompiledVectorEnv, steps: int) -> Callable[[int], Vecto
 
     Returns:
         `rollout(seed)`, which runs it and returns the last step (every step computes and stores
-        all of its fields but the final observation and info).
+        all of its fields but what speaks of ends (final observation, info and agents) and what only
+        learners see (global state)). Of several agents each draws among its legal actions.
     """
 
     def rollout(seeds: jax.Array, action_keys: jax.Array) -> VectorStep:
         state, _ = envs.functions.init_from_seeds(seeds)
-        sample = jax.vmap(envs.env.action_space.sample)
+        draw = jax.vmap(lambda legal, key: random_actions(envs.env.action_space, legal, key))
+
+        def actions(state):
+            keys = jax.vmap(jax.random.fold_in, (0, None))(action_keys, state.clock)
+            several = envs.functions.num_agents is not None
+            return draw(envs.functions.agents(state).available_actions if several else None, keys)
 
         def body(carry, _):
             state, _ = carry
-            keys = jax.vmap(jax.random.fold_in, (0, None))(action_keys, state.clock)
-            state, step = envs.functions.step(state, sample(keys))
-            return (state, step._replace(final_observation=None, final_info={})), None
+            state, step = envs.functions.step(state, actions(state))
+            return (state, _without_finals(step)), None
 
         shape = jax.eval_shape(lambda s: body((s, None), None)[0][1], state)
         first = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
@@ -56,3 +62,11 @@ def random_rollout(envs: CompiledVectorEnv, steps: int) -> Callable[[int], Vecto
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
     return run
+
+
+def _without_finals(step: VectorStep) -> VectorStep:
+    agents = step.agents
+    if agents is not None:
+        following = agents.next._replace(global_state=None)
+        agents = agents._replace(next=following, final=None)  # type: ignore[arg-type]
+    return step._replace(final_observation=None, final_info={}, agents=agents)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 import jax
 
 from kiloworlds.core import devices
-from kiloworlds.core.environment import MultiAgentEnvironment
 from kiloworlds.core.random import fast_key
 from kiloworlds.testing.checks.context import Check, Context
 from kiloworlds.testing.contract import CHECKS
@@ -21,13 +20,6 @@ _NUM_ENVS, _STEPS = 1024, 500
 def check_kind(context: Context) -> Iterator[Finding]:
     """Builds it."""
     env = context.make()
-    if isinstance(env, MultiAgentEnvironment):
-        yield Finding(
-            "constructor",
-            "warning",
-            f"builds {type(env).__name__}, of several agents; the contract checked is of one agent",
-        )
-        return
     yield Finding("constructor", "ok", f"builds {type(env.unwrapped).__name__}")
 
 

@@ -1,0 +1,28 @@
+"""Random actions that keep to masks of legal ones."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Key, PyTree
+
+from kiloworlds.core.spaces import Space
+
+
+def random_actions(space: Space, legal: PyTree | None, key: Key[Array, ""]) -> PyTree:
+    """Actions of all agents drawn from a space, each legal one as likely.
+
+    Args:
+        space: of the actions of all agents.
+        legal: masks `[A, n]`, in blocks where agents are of several kinds; None: all are legal.
+        key: of the draws.
+    """
+    if legal is None:
+        return space.sample(key)
+    masks, structure = jax.tree.flatten(legal)
+    keys = jax.random.split(key, len(masks))
+    drawn = [_draw(keys[index], mask) for index, mask in enumerate(masks)]
+    return structure.unflatten(drawn)
+
+
+def _draw(key: Key[Array, ""], legal: Bool[Array, "A n"]) -> Int[Array, " A"]:
+    words = (jax.random.bits(key, legal.shape) >> 1).astype(jnp.int32)
+    return jnp.argmax(jnp.where(legal, words, -1), axis=-1).astype(jnp.int32)
