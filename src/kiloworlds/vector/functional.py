@@ -29,7 +29,7 @@ class VectorState(NamedTuple):
     environments: PyTree
     parameters: PyTree
     finished: Bool[Array, " N"]
-    episode_return: Float[Array, "N *A"]
+    episode_return: Float[Array, "N ..."]
     episode_length: Int[Array, " N"]
 
 
@@ -69,7 +69,7 @@ class VectorStep(NamedTuple):
     """
 
     observation: PyTree
-    reward: Float[Array, "N *A"]
+    reward: Float[Array, "N ..."]
     terminated: Bool[Array, " N"]
     truncated: Bool[Array, " N"]
     info: dict[str, Any]
@@ -77,7 +77,7 @@ class VectorStep(NamedTuple):
     final_info: dict[str, Any]
     finished: Bool[Array, " N"]
     was_reset: Bool[Array, " N"]
-    episode_return: Float[Array, "N *A"]
+    episode_return: Float[Array, "N ..."]
     episode_length: Int[Array, " N"]
     agents: AgentsStep | None = None
 
@@ -207,7 +207,7 @@ class VectorFunctions:
     def _agent_axis(self) -> tuple[int, ...]:
         return () if self.num_agents is None else (self.num_agents,)
 
-    def _zero_where(self, mask: Bool[Array, " N"], values: Float[Array, "N *A"]) -> Array:
+    def _zero_where(self, mask: Bool[Array, " N"], values: Float[Array, "N ..."]) -> Array:
         """`values`, 0 in the masked environments."""
         return jnp.where(mask if self.num_agents is None else mask[:, None], 0.0, values)
 
