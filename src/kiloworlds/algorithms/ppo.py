@@ -7,15 +7,15 @@ Letters in shapes: T steps of a rollout, N environments, B transitions of a mini
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree, UInt32
+from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree
 
 from kiloworlds.algorithms.advantages import generalized_advantages
+from kiloworlds.algorithms.minibatches import nearest_divisor, row_taker
 from kiloworlds.algorithms.normalization import RunningStatistics, mean_over_devices
 from kiloworlds.core.checks import require_choice, require_flag, require_number
 from kiloworlds.core.errors import InvalidValueError
@@ -25,14 +25,20 @@ from kiloworlds.networks import cnn
 from kiloworlds.networks.action_heads import action_head
 from kiloworlds.networks.actor_critic import Actor, Critic, ImageActorCritic
 from kiloworlds.networks.mlp import activation
+from kiloworlds.networks.recurrent import (
+    Memory,
+    RecurrentActor,
+    RecurrentActorCritic,
+    RecurrentCritic,
+)
 from kiloworlds.networks.rows import NetworkRows
-
-NETWORKS = ("auto", "mlp", "cnn")
 
 
 @dataclass(frozen=True)
 class PPOConfig:
     """Settings of PPO; the defaults are those of PureJaxRL and CleanRL for small tasks."""
+
+    networks: ClassVar[tuple[str, ...]] = ("auto", "mlp", "cnn")
 
     num_steps: int = 128
     """Steps each environment takes per update."""
@@ -112,7 +118,7 @@ class PPOConfig:
                 "has three convolutions, so give three, such as (32, 64, 64)."
             )
         require_number("cnn_features", self.cnn_features, 1, whole=True)
-        require_choice("network", self.network, NETWORKS)
+        require_choice("network", self.network, self.networks)
         if not isinstance(self.activation, str):
             given = reprlib.repr(self.activation)
             raise InvalidValueError(f"activation={given} must be a name, such as 'tanh'.")
@@ -152,6 +158,11 @@ class Rollout(NamedTuple):
     `next_observation` is what each step led to, the final observation included where an episode
     ended. `raw_action` is the action as drawn, before it is mapped into the action space. Steps that
     are not `valid` are not learnt from: their environment was lost in them. None: all are valid.
+
+    Where they are given: `legal` are the actions that could be chosen `[T, N, n]`; the policy learns
+    from those steps only whose action it `chose`; the value function sees `critic_observation`
+    (and `next_critic_observation`) in place of the policy's; `memory` and `critic_memory` are those
+    of recurrent networks before the first step, `[N, H]`.
     """
 
     observation: PyTree
@@ -162,21 +173,47 @@ class Rollout(NamedTuple):
     finished: Bool[Array, "T N"]
     next_observation: PyTree
     valid: Bool[Array, "T N"] | None = None
+    legal: Bool[Array, "T N n"] | None = None
+    chose: Bool[Array, "T N"] | None = None
+    critic_observation: PyTree | None = None
+    next_critic_observation: PyTree | None = None
+    memory: Float[Array, "N H"] | None = None
+    critic_memory: Float[Array, "N H"] | None = None
 
 
 class Minibatch(NamedTuple):
+    """Rows to learn from: B transitions, or of recurrent networks B sequences `[B, T, ...]`."""
+
     observation: PyTree
     raw_action: Array
-    log_prob: Float[Array, " B"]
-    value: Float[Array, " B"]
-    advantage: Float[Array, " B"]
-    target: Float[Array, " B"]
-    weight: Float[Array, " B"] | None = None
+    log_prob: Float[Array, " *B"]
+    value: Float[Array, " *B"]
+    advantage: Float[Array, " *B"]
+    target: Float[Array, " *B"]
+    weight: Float[Array, " *B"] | None = None
     """1 for transitions to learn from, 0 for others; None: all are."""
+    policy_weight: Float[Array, " *B"] | None = None
+    """The same for the policy, which learns from its own choices only; None: as `weight`."""
+    legal: Bool[Array, "*B n"] | None = None
+    critic_observation: PyTree | None = None
+    starts: Bool[Array, "B T"] | None = None
+    memory: Float[Array, "B H"] | None = None
+    critic_memory: Float[Array, "B H"] | None = None
 
 
-PolicyNetwork = tuple[Actor | ImageActorCritic, RunningStatistics | None]
+class Carried(NamedTuple):
+    """What goes on from one rollout into the next, of each environment."""
+
+    return_so_far: Float[Array, " N"]
+    critic_memory: Float[Array, "N H"] | None
+
+
+Policy = Actor | ImageActorCritic | RecurrentActor | RecurrentActorCritic
+PolicyNetwork = tuple[Policy, RunningStatistics | None]
 ValueFunction = Callable[[PyTree], Float[Array, "*B"]]
+
+_ILLEGAL = -1e9
+"""The logit of an action that may not be chosen: its probability is 0 in float32."""
 
 
 class PPO:
@@ -185,6 +222,8 @@ class PPO:
     Args:
         config: the settings.
         observation_space, action_space: of one environment.
+        critic_space: what the value function sees, if not the same as the policy.
+        recurrent_size: numbers of the memory of recurrent networks; 0 for networks without one.
         environment_axis: the device axis over which environments are sharded, if any; gradients and
             statistics are then averaged over it.
         network_axis: a device axis of two, if any: one device learns the policy, the other the
@@ -199,14 +238,19 @@ class PPO:
         action_space: Space,
         environment_axis: str | None = None,
         network_axis: str | None = None,
+        critic_space: Space | None = None,
+        recurrent_size: int = 0,
     ):
         self.config = config
         self.observation_space = observation_space
+        self.critic_space = observation_space if critic_space is None else critic_space
         self.head = action_head(action_space)
         self.environment_axis = environment_axis
-        self.shares_network = config.network == "cnn" or (
+        self.recurrent_size = recurrent_size
+        convolves = config.network == "cnn" or (
             config.network == "auto" and cnn.fits(observation_space)
         )
+        self.shares_network = critic_space is None and (convolves or recurrent_size > 0)
         self.network_axis = None if self.shares_network else network_axis
         self._optimizer = optax.scale_by_adam(eps=config.adam_epsilon)
         self._rows = NetworkRows(*jax.eval_shape(self._networks, jax.random.key(0)))
@@ -214,24 +258,29 @@ class PPO:
             raise InvalidValueError(
                 f"normalize_observations needs a Box observation space, not {observation_space}."
             )
-        if config.normalize_observations and self.shares_network:
+        if config.normalize_observations and convolves:
             raise InvalidValueError(
                 "normalize_observations=True: the convolutional network scales images itself; leave it "
                 "out, or use network='mlp'."
             )
 
-    def _networks(self, key: Key[Array, ""]) -> tuple[Actor, Critic] | tuple[ImageActorCritic]:
+    def _networks(self, key: Key[Array, ""]) -> tuple:
         config = self.config
+        space, free = self.observation_space, config.initial_log_std
+        if self.recurrent_size:
+            shape = self.recurrent_size, config.activation
+            if self.shares_network:
+                return (RecurrentActorCritic(key, space, self.head, *shape, free),)
+            actor_key, critic_key = jax.random.split(key)
+            actor = RecurrentActor(actor_key, space, self.head, *shape, free)
+            return actor, RecurrentCritic(critic_key, self.critic_space, *shape)
         if self.shares_network:
             sizes = config.cnn_channels, config.cnn_features
-            space = self.observation_space
-            return (ImageActorCritic(key, space, self.head, *sizes, config.initial_log_std),)
+            return (ImageActorCritic(key, space, self.head, *sizes, free),)
         actor_key, critic_key = jax.random.split(key)
         shape = config.hidden_sizes, config.activation
-        return (
-            Actor(actor_key, self.observation_space, self.head, *shape, config.initial_log_std),
-            Critic(critic_key, self.observation_space, *shape),
-        )
+        actor = Actor(actor_key, space, self.head, *shape, free)
+        return actor, Critic(critic_key, self.critic_space, *shape)
 
     def init(self, key: Key[Array, ""]) -> PPOState:
         """Fresh networks, optimiser and statistics."""
@@ -251,20 +300,47 @@ class PPO:
 
     def critic(self, state: PPOState) -> ValueFunction:
         """The value function; it reads observations as the policy does: standardised."""
-        if self.shares_network:
-            return self._rows.unpack(_POLICY, state.parameters[_POLICY]).value
-        return self._rows.unpack(_VALUE, state.parameters[_VALUE])
+        network = self._critic_network(state)
+        return network.value if self.shares_network else network
+
+    def _critic_network(self, state: PPOState) -> Any:
+        row = _POLICY if self.shares_network else _VALUE
+        return self._rows.unpack(row, state.parameters[row])
+
+    def empty_memory(self, count: int) -> Float[Array, "N H"] | None:
+        """What a recurrent network remembers before the first step; None for others."""
+        return jnp.zeros((count, self.recurrent_size)) if self.recurrent_size else None
 
     def _read(self, statistics: RunningStatistics | None, observation: PyTree) -> PyTree:
         return observation if statistics is None else statistics.normalize(observation)
+
+    def outputs(
+        self,
+        policy: PolicyNetwork,
+        observation: PyTree,
+        legal: Bool[Array, "*B n"] | None = None,
+        memory: Float[Array, "*B H"] | None = None,
+    ) -> tuple[Float[Array, "*B outputs"], Float[Array, "*B H"] | None]:
+        """What the action head reads, for legal actions only where masks are given; and the memory
+        after the observation, of networks that have one."""
+        actor: Any = policy[0]
+        seen = self._read(policy[1], observation)
+        if memory is not None:
+            seen = memory = actor.memory.step(seen, memory)
+        return _masked(actor.outputs(seen), legal), memory
+
+    def draw(
+        self, policy: PolicyNetwork, key: Key[Array, ""], outputs: Float[Array, "*B outputs"]
+    ) -> Array:
+        """Samples raw actions."""
+        return self.head.sample(key, outputs, policy[0].free)
 
     def act(
         self, policy: PolicyNetwork, key: Key[Array, ""], observation: PyTree
     ) -> tuple[Array, Float[Array, "*B outputs"]]:
         """Samples raw actions; returns them with the network's outputs, for `log_prob`."""
-        actor, statistics = policy
-        outputs = actor.outputs(self._read(statistics, observation))
-        return self.head.sample(key, outputs, actor.free), outputs
+        outputs, _ = self.outputs(policy, observation)
+        return self.draw(policy, key, outputs), outputs
 
     def log_prob(
         self,
@@ -279,8 +355,7 @@ class PPO:
 
     def act_greedily(self, policy: PolicyNetwork, observation: PyTree) -> Array:
         """The most likely raw actions."""
-        actor, statistics = policy
-        return self.head.mode(actor.outputs(self._read(statistics, observation)))
+        return self.head.mode(self.outputs(policy, observation)[0])
 
     def update(
         self,
@@ -300,9 +375,19 @@ class PPO:
         Returns:
             The new state, the new `return_so_far`, and metrics (scalars).
         """
-        config = self.config
+        state, carried, metrics = self.learn(state, rollout, return_so_far, key, learning_rate)
+        return state, carried.return_so_far, metrics
+
+    def learn(
+        self,
+        state: PPOState,
+        rollout: Rollout,
+        return_so_far: Float[Array, " N"],
+        key: Key[Array, ""],
+        learning_rate: Float[ArrayLike, ""],
+    ) -> tuple[PPOState, Carried, dict[str, Array]]:
+        """`update` for networks with a memory too: returns all that goes on into the next rollout."""
         statistics = state.observations
-        critic = self.critic(state)
         # Merged now but used from the next rollout on: within one update the policy must see what
         # it saw when it acted.
         merged = statistics and statistics.update(rollout.observation, self.environment_axis)
@@ -311,29 +396,74 @@ class PPO:
             next_observation=self._read(statistics, rollout.next_observation),
         )
         rewards, returns, return_so_far = self._scale_rewards(state, rollout, return_so_far)
-        values = critic(rollout.observation)
+        values, next_values, critic_memory = self._values(state, rollout)
         advantages = generalized_advantages(
             rewards,
             values,
-            self._next_values(critic, rollout, values),
+            next_values,
             rollout.terminated,
             rollout.finished,
-            config.gamma,
-            config.gae_lambda,
+            self.config.gamma,
+            self.config.gae_lambda,
             rollout.valid,
         )
-        batch = Minibatch(
+        batch = self._rows_of(rollout, values, advantages)
+        parameters, optimizer, losses = self._learn(state, batch, key, learning_rate)
+        metrics = {
+            **losses,
+            "explained_variance": self._explained_variance(values, advantages + values),
+        }
+        state = PPOState(parameters, optimizer, merged, returns)
+        return state, Carried(return_so_far, critic_memory), metrics
+
+    def _rows_of(
+        self, rollout: Rollout, values: Float[Array, "T N"], advantages: Float[Array, "T N"]
+    ) -> Minibatch:
+        """All there is to learn from: rows of single transitions, or of whole sequences."""
+        valid, chose = rollout.valid, rollout.chose
+        if chose is not None and valid is not None:
+            chose = chose & valid
+        over_time = Minibatch(
             rollout.observation,
             rollout.raw_action,
             rollout.log_prob,
             values,
             advantages,
             advantages + values,
-            None if rollout.valid is None else rollout.valid.astype(jnp.float32),
+            None if valid is None else valid.astype(jnp.float32),
+            None if chose is None else chose.astype(jnp.float32),
+            rollout.legal,
+            rollout.critic_observation,
         )
-        parameters, optimizer, losses = self._learn(state, batch, key, learning_rate)
-        metrics = {**losses, "explained_variance": self._explained_variance(values, batch.target)}
-        return PPOState(parameters, optimizer, merged, returns), return_so_far, metrics
+        if self.recurrent_size:
+            sequences = over_time._replace(starts=_starts(rollout.finished))
+            rows = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), sequences)
+            return rows._replace(memory=rollout.memory, critic_memory=rollout.critic_memory)
+        size = values.size
+        return jax.tree.map(lambda leaf: leaf.reshape(size, *leaf.shape[2:]), over_time)
+
+    def _values(
+        self, state: PPOState, rollout: Rollout
+    ) -> tuple[Float[Array, "T N"], Float[Array, "T N"], Float[Array, "N H"] | None]:
+        """Values of what was acted on and of what each step led to; and the memory, if any, with which
+        the value function goes on into the next rollout."""
+        seen, following = rollout.critic_observation, rollout.next_critic_observation
+        if seen is None:
+            seen, following = rollout.observation, rollout.next_observation
+        if not self.recurrent_size:
+            critic = self.critic(state)
+            values = critic(seen)
+            return values, self._next_values(critic, rollout, values, following), None
+        network = self._critic_network(state)
+        first = rollout.memory if self.shares_network else rollout.critic_memory
+        memories = network.memory.over_time(seen, _starts(rollout.finished), first)
+        values = network.value(memories)
+
+        def value_of(following_and_memory):
+            return network.value(network.memory.step(*following_and_memory))
+
+        next_values = self._next_values(value_of, rollout, values, (following, memories))
+        return values, next_values, jnp.where(rollout.finished[-1][:, None], 0.0, memories[-1])
 
     def _scale_rewards(
         self, state: PPOState, rollout: Rollout, return_so_far: Float[Array, " N"]
@@ -355,7 +485,11 @@ class PPO:
         return jnp.clip(scaled, -10.0, 10.0), returns, return_so_far
 
     def _next_values(
-        self, critic: ValueFunction, rollout: Rollout, values: Float[Array, "T N"]
+        self,
+        critic: ValueFunction,
+        rollout: Rollout,
+        values: Float[Array, "T N"],
+        following: PyTree,
     ) -> Float[Array, "T N"]:
         """The value of what each step led to.
 
@@ -363,7 +497,6 @@ class PPO:
         last row and for final observations of truncated episodes: of one per environment, or of all
         steps in the rare rollout that truncates an environment twice.
         """
-        following = rollout.next_observation
         truncated = rollout.finished & ~rollout.terminated
         step, environment = jnp.argmax(truncated, axis=0), jnp.arange(truncated.shape[1])
         last, final = critic(
@@ -383,16 +516,16 @@ class PPO:
         key: Key[Array, ""],
         learning_rate: Float[ArrayLike, ""],
     ) -> tuple[Float[Array, "networks width"], optax.ScaleByAdamState, dict[str, Array]]:
-        """Epochs of minibatch steps over a batch with axes `[T, N, ...]`."""
+        """Epochs of minibatch steps over the rows of a batch."""
         config = self.config
-        size = batch.value.size
+        size = batch.value.shape[0]
         if size % config.num_minibatches:
             raise InvalidValueError(
-                f"num_minibatches={config.num_minibatches} does not divide the {size} transitions of "
-                f"a rollout; the nearest that does is {_nearest_divisor(size, config.num_minibatches)}."
+                f"num_minibatches={config.num_minibatches} does not divide the {size} "
+                f"{'sequences' if self.recurrent_size else 'transitions'} of a rollout; the nearest "
+                f"that does is {nearest_divisor(size, config.num_minibatches)}."
             )
-        flat = jax.tree.map(lambda leaf: leaf.reshape(size, *leaf.shape[2:]), batch)
-        take = _row_taker(flat)
+        take = row_taker(batch)
 
         def minibatch_step(carry, minibatch):
             parameters, optimizer = carry
@@ -406,7 +539,9 @@ class PPO:
         def epoch(carry, order):
             # All minibatches of the epoch at once: many small kernels less in the inner loop.
             minibatches = take(order)
-            advantage = self._standardize(minibatches.advantage, minibatches.weight)
+            weight = minibatches.policy_weight
+            weight = minibatches.weight if weight is None else weight
+            advantage = self._standardize(minibatches.advantage, weight)
             minibatches = minibatches._replace(advantage=advantage)
             return jax.lax.scan(minibatch_step, carry, minibatches)
 
@@ -472,12 +607,17 @@ class PPO:
         self, row: Float[Array, " width"], batch: Minibatch
     ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
         actor = self._rows.unpack(_POLICY, row)
-        return self._loss_of_outputs(actor.outputs(batch.observation), actor.free, batch)
+        seen = batch.observation
+        if self.recurrent_size:
+            seen = _remembered(actor.memory, seen, batch.starts, batch.memory)
+        return self._loss_of_outputs(actor.outputs(seen), actor.free, batch)
 
     def _loss_of_outputs(
         self, outputs: Float[Array, "B outputs"], free: Float[Array, " free"], batch: Minibatch
     ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
         config = self.config
+        weight = batch.weight if batch.policy_weight is None else batch.policy_weight
+        outputs = _masked(outputs, batch.legal)
         log_prob, entropy = self.head.log_prob_and_entropy(outputs, free, batch.raw_action)
         log_ratio = log_prob - batch.log_prob
         ratio = jnp.exp(log_ratio)
@@ -491,16 +631,20 @@ class PPO:
             (jnp.abs(ratio - 1) > config.clip_range).astype(ratio.dtype),
         ]
         # One reduction for all: on small networks every kernel counts.
-        means = _weighted_mean(jnp.stack(metrics), batch.weight)
+        means = _weighted_mean(jnp.stack(metrics), weight)
         losses = jnp.pad(means, (0, len(_VALUE_LOSSES)))
         loss = loss - config.entropy_coefficient * entropy
-        return _weighted_mean(loss, batch.weight), losses
+        return _weighted_mean(loss[None], weight)[0], losses
 
     def _value_loss(
         self, row: Float[Array, " width"], batch: Minibatch
     ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
-        value = self._rows.unpack(_VALUE, row)(batch.observation)
-        return self._loss_of_values(value, batch)
+        critic = self._rows.unpack(_VALUE, row)
+        seen = batch.observation if batch.critic_observation is None else batch.critic_observation
+        if self.recurrent_size:
+            memories = _remembered(critic.memory, seen, batch.starts, batch.critic_memory)
+            return self._loss_of_values(critic.value(memories), batch)
+        return self._loss_of_values(critic(seen), batch)
 
     def _loss_of_values(
         self, value: Float[Array, " B"], batch: Minibatch
@@ -511,31 +655,37 @@ class PPO:
             limit = config.clip_range_value
             near = batch.value + jnp.clip(value - batch.value, -limit, limit)
             squared_error = jnp.maximum(squared_error, (near - batch.target) ** 2)
-        loss = 0.5 * _weighted_mean(squared_error, batch.weight)
+        loss = 0.5 * _weighted_mean(squared_error[None], batch.weight)[0]
         return config.value_coefficient * loss, jnp.pad(loss[None], (len(_POLICY_LOSSES), 0))
 
     def _shared_loss(
         self, row: Float[Array, " width"], batch: Minibatch
     ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
-        """Of a network that is policy and value function: its images are read once for both."""
+        """Of a network that is policy and value function: what both see is read once."""
         network = self._rows.unpack(_POLICY, row)
-        outputs, value = network.outputs_and_value(batch.observation)
+        if self.recurrent_size:
+            seen = _remembered(network.memory, batch.observation, batch.starts, batch.memory)
+            outputs, value = network.outputs(seen), network.value(seen)
+        else:
+            outputs, value = network.outputs_and_value(batch.observation)
         policy_loss, policy_losses = self._loss_of_outputs(outputs, network.free, batch)
         value_loss, value_losses = self._loss_of_values(value, batch)
         return policy_loss + value_loss, policy_losses + value_losses
 
     def _standardize(
-        self, advantage: Float[Array, "M B"], weight: Float[Array, "M B"] | None = None
-    ) -> Float[Array, "M B"]:
+        self, advantage: Float[Array, "M ..."], weight: Float[Array, "M ..."] | None = None
+    ) -> Float[Array, "M ..."]:
         """Zero mean and unit deviation within each of M minibatches."""
         if not self.config.normalize_advantage:
             return advantage
+        rows = advantage.reshape(advantage.shape[0], -1)
+        weights = None if weight is None else weight.reshape(rows.shape)
 
         def mean(values):
-            return mean_over_devices(values, -1, self.environment_axis, weight)[:, None]
+            return mean_over_devices(values, -1, self.environment_axis, weights)[:, None]
 
-        centred = advantage - mean(advantage)
-        return centred / (jnp.sqrt(mean(centred**2)) + 1e-8)
+        centred = rows - mean(rows)
+        return (centred / (jnp.sqrt(mean(centred**2)) + 1e-8)).reshape(advantage.shape)
 
     def _explained_variance(
         self, values: Float[Array, "T N"], targets: Float[Array, "T N"]
@@ -545,44 +695,36 @@ class PPO:
 
 
 def _weighted_mean(
-    values: Float[Array, "*K B"], weight: Float[Array, " B"] | None
-) -> Float[Array, "*K"]:
-    return mean_over_devices(values, -1, None, weight)
+    values: Float[Array, "K ..."], weight: Float[Array, " *B"] | None
+) -> Float[Array, " K"]:
+    """The means of K quantities over all transitions of a minibatch."""
+    flat = values.reshape(values.shape[0], -1)
+    return mean_over_devices(flat, -1, None, None if weight is None else weight.reshape(-1))
 
 
-def _nearest_divisor(size: int, wanted: int) -> int:
-    divisors = [number for number in range(1, size + 1) if size % number == 0]
-    return min(divisors, key=lambda number: abs(number - wanted))
+def _masked(
+    outputs: Float[Array, "*B n"], legal: Bool[Array, "*B n"] | None
+) -> Float[Array, "*B n"]:
+    """Logits of legal actions; the others can neither be drawn nor change what is learnt."""
+    return outputs if legal is None else jnp.where(legal, outputs, _ILLEGAL)
 
 
-def _row_taker(tree: PyTree) -> Callable[[UInt32[Array, "*M"]], PyTree]:
-    """A function that takes rows `[*M, ...]` of all arrays `[B, ...]` of a pytree.
+def _starts(finished: Bool[Array, "T N"]) -> Bool[Array, "T N"]:
+    """Where a memory is cleared: after ends within the rollout. Those before it are cleared already."""
+    return jnp.concatenate((jnp.zeros_like(finished[:1]), finished[:-1]))
 
-    Arrays of 32-bit numbers are laid side by side as the words of one matrix: picking rows of it is
-    then one kernel instead of one per array.
-    """
-    leaves, structure = jax.tree.flatten(tree)
-    words = {
-        index: jax.lax.bitcast_convert_type(leaf, jnp.uint32).reshape(leaf.shape[0], -1)
-        for index, leaf in enumerate(leaves)
-        if leaf.dtype.itemsize == 4
-    }
-    matrix = jnp.concatenate(list(words.values()), axis=1)
-    ends = np.cumsum([word.shape[1] for word in words.values()]).tolist()
-    columns = {
-        index: slice(end - words[index].shape[1], end)
-        for index, end in zip(words, ends, strict=True)
-    }
 
-    def take(order):
-        rows = matrix[order]
-        parts = []
-        for index, leaf in enumerate(leaves):
-            if index not in columns:
-                parts.append(leaf[order])
-                continue
-            part = rows[..., columns[index]].reshape(*order.shape, *leaf.shape[1:])
-            parts.append(jax.lax.bitcast_convert_type(part, leaf.dtype))
-        return structure.unflatten(parts)
+def _remembered(
+    network: Memory,
+    observation: PyTree,
+    starts: Bool[Array, "B T"] | None,
+    first: Float[Array, "B H"] | None,
+) -> Float[Array, "B T H"]:
+    """The memory after each step of B sequences."""
 
-    return take
+    def swap(leaf):
+        return jnp.moveaxis(leaf, 0, 1)
+
+    assert starts is not None
+    assert first is not None
+    return swap(network.over_time(jax.tree.map(swap, observation), swap(starts), first))
