@@ -463,6 +463,8 @@ class PPO:
             return network.value(network.memory.step(*following_and_memory))
 
         next_values = self._next_values(value_of, rollout, values, (following, memories))
+        if self.shares_network:  # the policy's memory is carried on where it acts
+            return values, next_values, None
         return values, next_values, jnp.where(rollout.finished[-1][:, None], 0.0, memories[-1])
 
     def _scale_rewards(

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from kiloworlds.algorithms.ippo import IPPOConfig
+from kiloworlds.algorithms.mappo import MAPPOConfig
 from kiloworlds.algorithms.ppo import PPOConfig
 from kiloworlds.core.checks import require_count, require_number
 from kiloworlds.core.errors import InvalidValueError, UnknownNameError, unknown_name
 from kiloworlds.vector.pixels import pixel_options
 
-ALGORITHMS: dict[str, type] = {"ppo": PPOConfig}
+ALGORITHMS: dict[str, type] = {"ppo": PPOConfig, "ippo": IPPOConfig, "mappo": MAPPOConfig}
 
 
 @dataclass(frozen=True)

@@ -9,24 +9,31 @@ from kiloworlds.core.checks import require_count
 from kiloworlds.core.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
+    from kiloworlds.training.agents_policy import AgentsPolicy
     from kiloworlds.training.policy import Policy
     from kiloworlds.training.run import Run
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Episodes of one policy.
+    """Episodes of one policy, or of the policies of several agents.
 
     Attributes:
-        returns, lengths: one entry per episode.
+        returns, lengths: one entry per episode; the return of several agents is their mean.
         cut: how many episodes did not end within `max_steps` and count as far as they went.
-        mean_return: their mean.
+        agent_returns: of several agents, each one's return `[episodes, A]`.
+        agents: their names.
+        won: whether the agents won each episode, where the environment says so.
+        mean_return: the mean of `returns`.
         interval: its 95% bootstrap interval.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     cut: int = 0
+    agent_returns: np.ndarray | None = None
+    agents: tuple[str, ...] = ()
+    won: np.ndarray | None = None
 
     @property
     def episodes(self) -> int:
@@ -41,13 +48,18 @@ class Evaluation:
         interval = bootstrap_interval(self.returns)
         return interval.low, interval.high
 
+    @property
+    def win_rate(self) -> float | None:
+        """The share of the episodes that were won; None where there is no such thing."""
+        return None if self.won is None else float(self.won.mean())
+
 
 def evaluate(
     run: "Run",
     episodes: int,
     seed: int,
     deterministic: bool = True,
-    policy: "Policy | None" = None,
+    policy: "Policy | AgentsPolicy | None" = None,
     env_kwargs: dict[str, Any] | None = None,
     max_steps: int = 10_000,
 ) -> Evaluation:
@@ -65,27 +77,65 @@ def evaluate(
     wanted = np.full(num_envs, episodes // num_envs)
     wanted[: episodes % num_envs] += 1
     seen = np.zeros(num_envs, int)
-    returns: list[float] = []
-    lengths: list[int] = []
+    agents: tuple[str, ...] = getattr(envs, "possible_agents", ())
+    several = bool(agents)
+    seen_so_far = _Episodes(num_envs, len(agents) or 1)
     policy = policy or run.policy
-    running_returns, running_lengths = np.zeros(num_envs), np.zeros(num_envs, int)
-    observations, _ = envs.reset(seed=seed)
+    if several:
+        policy.reset()  # type: ignore[union-attr]
+    observations, infos = envs.reset(seed=seed)
     cut = 0
     while (seen < wanted).any():
-        actions = policy.act(observations, deterministic=deterministic)
-        observations, rewards, terminated, truncated, _ = envs.step(actions)
-        running_returns += rewards
-        running_lengths += 1
+        masks = {"infos": infos} if several else {}
+        actions = policy.act(observations, deterministic=deterministic, **masks)
+        observations, rewards, terminated, truncated, infos = envs.step(actions)
         ended = terminated | truncated
-        too_long = ~ended & (running_lengths >= max_steps)
-        if too_long.any():
-            observations, _ = envs.reset(options={"reset_mask": too_long})
+        ended = ended.all(axis=1) if several else ended
+        seen_so_far.add(rewards)
+        too_long = ~ended & (seen_so_far.lengths >= max_steps)
         over = ended | too_long
         counted = over & (seen < wanted)
-        returns.extend(running_returns[counted].tolist())
-        lengths.extend(running_lengths[counted].tolist())
+        seen_so_far.keep(counted, infos)
+        if too_long.any():
+            observations, infos = envs.reset(options={"reset_mask": too_long})
+            infos["_final_obs"] = over
         cut += int((too_long & counted).sum())
         seen += counted
-        running_returns[over], running_lengths[over] = 0.0, 0
+        seen_so_far.restart(over)
     envs.close()
-    return Evaluation(np.asarray(returns), np.asarray(lengths), cut)
+    return seen_so_far.evaluation(cut, agents)
+
+
+class _Episodes:
+    """Adds up rewards, environment by environment, and keeps what ended."""
+
+    def __init__(self, num_envs: int, num_agents: int):
+        self.lengths = np.zeros(num_envs, int)
+        self._returns = np.zeros((num_envs, num_agents))
+        self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+
+    def add(self, rewards: np.ndarray) -> None:
+        self._returns += rewards.reshape(self._returns.shape)
+        self.lengths += 1
+
+    def keep(self, which: np.ndarray, infos: dict[str, Any]) -> None:
+        if which.any():
+            won = infos.get("final_info", {}).get("won")
+            won = None if won is None else np.array(won)[which]
+            self._kept.append((self._returns[which], self.lengths[which], won))
+
+    def restart(self, which: np.ndarray) -> None:
+        self._returns[which], self.lengths[which] = 0.0, 0
+
+    def evaluation(self, cut: int, agents: tuple[str, ...]) -> Evaluation:
+        returns, lengths, won = zip(*self._kept, strict=True)
+        by_agent = np.concatenate(returns)
+        says_who_won = not any(each is None for each in won)
+        return Evaluation(
+            by_agent.mean(axis=1),
+            np.concatenate(lengths),
+            cut,
+            by_agent if agents else None,
+            agents,
+            np.concatenate(won) if says_who_won else None,
+        )

@@ -20,7 +20,7 @@ from kiloworlds.core.spaces import from_gymnasium
 from kiloworlds.training.actors import Actors
 from kiloworlds.training.collect import Acting, SteppedCollector, StreamedCollector
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.fused import UpdateMetrics
+from kiloworlds.training.fused_loop import UpdateMetrics
 from kiloworlds.training.stopwatch import Stopwatch
 from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.process.pool import PoolExecutor

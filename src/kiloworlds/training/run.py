@@ -24,12 +24,12 @@ import jax
 import numpy as np
 import yaml
 
-from kiloworlds.algorithms.ppo import PPO
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, KiloworldsError
 from kiloworlds.core.registry import is_batched
-from kiloworlds.core.spaces import Space, from_gymnasium
 from kiloworlds.core.user_code import is_imported
+from kiloworlds.training.agents_policy import AgentsPolicy
+from kiloworlds.training.algorithms import AGENTS, algorithm_for
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.policy import Policy
 from kiloworlds.vector.pixels import pixel_options
@@ -248,7 +248,7 @@ class Run:
         self.path = path
         self.interrupted = interrupted
         self.config: dict[str, Any] = _read_config(path / "config.yaml")
-        self._policy: Policy | None = None
+        self._policy: Policy | AgentsPolicy | None = None
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -269,7 +269,7 @@ class Run:
             return facts
 
     @property
-    def policy(self) -> Policy:
+    def policy(self) -> Policy | AgentsPolicy:
         """The trained policy of the first seed; `policy.select_seed(i)` gives another's.
 
         Raises:
@@ -344,7 +344,7 @@ def _check_imported(env_id: str) -> None:
         )
 
 
-def _load_policy(path: Path, config: TrainConfig) -> Policy:
+def _load_policy(path: Path, config: TrainConfig) -> Policy | AgentsPolicy:
     import orbax.checkpoint as ocp
 
     from kiloworlds.vector.make import make
@@ -358,10 +358,8 @@ def _load_policy(path: Path, config: TrainConfig) -> Policy:
         preprocessing=config.preprocessing,  # type: ignore[arg-type]
         **parameters,
     )
-    observation_space: Space = from_gymnasium(envs.single_observation_space)
-    action_space: Space = from_gymnasium(envs.single_action_space)
+    algorithm: Any = algorithm_for(config, envs)
     envs.close()
-    algorithm = PPO(config.settings, observation_space, action_space)
     shapes = jax.eval_shape(
         jax.vmap(algorithm.init), jax.random.split(jax.random.key(0), config.num_seeds)
     )
@@ -369,7 +367,9 @@ def _load_policy(path: Path, config: TrainConfig) -> Policy:
     with _reading(checkpoint), ocp.StandardCheckpointer() as checkpointer:
         states = checkpointer.restore(checkpoint, shapes)
     _check_shapes(checkpoint, states, shapes, config)
-    return Policy(algorithm, states)
+    return (
+        AgentsPolicy(algorithm, states) if config.algorithm in AGENTS else Policy(algorithm, states)
+    )
 
 
 def _check_shapes(checkpoint: Path, stored: Any, expected: Any, config: TrainConfig) -> None:

@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from kiloworlds.core.errors import InvalidValueError, KiloworldsError
 from kiloworlds.core.registry import find_spec
+from kiloworlds.training.algorithms import fused_training, host_training
 from kiloworlds.training.config import TrainConfig, build_config
-from kiloworlds.training.fused import CHUNK, FusedTraining, UpdateMetrics
+from kiloworlds.training.fused_loop import CHUNK, Episodes, FusedLoop, UpdateMetrics
 from kiloworlds.training.host import HostTraining
+from kiloworlds.training.host_agents import HostAgentsTraining
 from kiloworlds.training.placement import configure_devices
 from kiloworlds.training.presets import preset
 from kiloworlds.training.run import (
@@ -29,8 +32,9 @@ from kiloworlds.training.run import (
 )
 from kiloworlds.vector.choice import host_backend
 from kiloworlds.vector.make import gymnasium_factory, make, native_engine
-from kiloworlds.vector.pettingzoo import PettingZooVectorEnv
+from kiloworlds.vector.pettingzoo.adapters import Adapting
 from kiloworlds.vector.pettingzoo.ids import PREFIX as PETTINGZOO_PREFIX
+from kiloworlds.vector.pettingzoo.ids import pettingzoo_factory
 from kiloworlds.vector.pixels import pixel_options, preprocess
 
 WINDOW = 100
@@ -56,7 +60,7 @@ def train(
     """Trains an agent; settings not given come from the preset of the environment.
 
     Args:
-        algorithm: "ppo".
+        algorithm: "ppo" for one agent; "ippo" or "mappo" for several.
         env_id: what to train on.
         run_dir: where the run is kept; `runs/<algorithm>/<env_id>_<n>` if None. A directory that
             holds a run is left alone and a new name taken.
@@ -91,11 +95,9 @@ def train(
     return train_config(config, run_dir=run_dir, on_start=on_start, on_metrics=on_metrics)
 
 
-def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
+def make_training(config: TrainConfig) -> FusedLoop | HostTraining | HostAgentsTraining:
     """The loop that fits the environment: fused for compiled ones, else on the host."""
     _check_env_kwargs(config.env_kwargs)
-    if config.env_id.startswith(PETTINGZOO_PREFIX):
-        raise _several_agents(config)
     spec = find_spec(config.env_id)
     if spec is not None and config.backend in ("auto", "compiled"):
         for name in ("batch_size", "max_staleness", "preprocessing"):
@@ -105,7 +107,7 @@ def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
                     f"{config.env_id} is compiled: leave it out, or choose backend='process'."
                 )
         reference = spec.build_reference(**config.env_kwargs)
-        return FusedTraining(config, spec.build(**config.env_kwargs), reference)
+        return fused_training(config, spec.build(**config.env_kwargs), reference)
     backend = _host_backend(config) if config.backend == "auto" else config.backend
     options: dict[str, Any] = {}
     if backend in ("process", "thread"):  # a fault costs an episode, not the training
@@ -128,17 +130,11 @@ def make_training(config: TrainConfig) -> FusedTraining | HostTraining:
         **options,
         **config.env_kwargs,
     )
-    if isinstance(envs, PettingZooVectorEnv):  # as a function "my_file:make_env" may build it
+    try:
+        return host_training(config, envs)
+    except BaseException:
         envs.close()
-        raise _several_agents(config)
-    return HostTraining(config, envs)
-
-
-def _several_agents(config: TrainConfig) -> InvalidValueError:
-    return InvalidValueError(
-        f"{config.env_id} has several agents, and {config.algorithm} trains a single one: several "
-        "cannot be trained yet, but kiloworlds.make runs them."
-    )
+        raise
 
 
 def _host_backend(config: TrainConfig) -> str:
@@ -148,6 +144,9 @@ def _host_backend(config: TrainConfig) -> str:
         return "native"
     if asks_for_pool or config.num_workers is not None:
         return "process"
+    if config.env_id.startswith(PETTINGZOO_PREFIX):
+        build = Adapting(pettingzoo_factory(config.env_id, **config.env_kwargs), None)
+        return host_backend(config.num_envs, build)
     make_env = gymnasium_factory(config.env_id, config.env_kwargs)
     if config.preprocessing is not None:
         make_env = preprocess(make_env, pixel_options(config.preprocessing))
@@ -242,7 +241,7 @@ class _Report:
         self._last = self._began
         self._collected = 0
         """Updates whose steps were collected while the program compiled, and are in no row yet."""
-        self._recent: deque[tuple[np.ndarray, ...]] = deque()
+        self._recent: deque[Episodes] = deque()
 
     def row(self, done: int, metrics: UpdateMetrics, compiling: bool) -> dict[str, Any]:
         """One row: counters, episode statistics over the last WINDOW episodes, mean metrics."""
@@ -255,15 +254,15 @@ class _Report:
         # A row that includes compilation has no meaningful speed, nor steps taken meanwhile.
         self._collected = config.max_staleness if compiling else self._collected - updates + timed
         self._remember(metrics)
-        episodes, returns, lengths = (
-            np.sum(column, axis=0) for column in zip(*self._recent, strict=True)
-        )
+        sums = jax.tree.map(lambda *columns: np.sum(columns, axis=0), *self._recent)
+        episodes = sums.ended
         return {
             "step": done * config.steps_per_update,
             "seconds": round(now - self._began, 4),
             "fps": None if compiling or not timed else round(timed * per_update / elapsed, 1),
-            "rollout/ep_rew_mean": _ratio(returns, episodes),
-            "rollout/ep_len_mean": _ratio(lengths, episodes),
+            "rollout/ep_rew_mean": _ratio(sums.return_sum, episodes),
+            "rollout/ep_len_mean": _ratio(sums.length_sum, episodes),
+            **{f"rollout/{name}": _ratio(total, episodes) for name, total in sums.others.items()},
             "rollout/episodes": [int(count) for count in metrics.episodes.ended.sum(axis=1)],
             **{
                 f"train/{name}": [_number(value) for value in values.mean(axis=1)]
@@ -274,10 +273,10 @@ class _Report:
     def _remember(self, metrics: UpdateMetrics) -> None:
         """Keeps the newest updates that together saw WINDOW episodes for every seed."""
         for index in range(metrics.episodes.ended.shape[1]):
-            self._recent.append(tuple(sums[:, index] for sums in metrics.episodes))
-        total = np.sum([row[0] for row in self._recent], axis=0)
-        while np.all(total - self._recent[0][0] >= WINDOW):
-            total = total - self._recent.popleft()[0]
+            self._recent.append(jax.tree.map(lambda sums: sums[:, index], metrics.episodes))  # noqa: B023
+        total = np.sum([row.ended for row in self._recent], axis=0)
+        while np.all(total - self._recent[0].ended >= WINDOW):
+            total = total - self._recent.popleft().ended
 
 
 def _number(value: Any) -> float | None:

@@ -1,0 +1,166 @@
+"""The fused loop of several agents: environments, policies and learning in one compiled program.
+
+Letters in shapes: T steps per rollout, N environments, A agents.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from kiloworlds.algorithms.experience import AgentsExperience, AgentsSeen, KindLayout, Team
+from kiloworlds.core.environment import Environment, MultiAgentEnvironment
+from kiloworlds.training.agents_metrics import sum_episodes
+from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.fused_loop import Episodes, FusedLoop, UpdateMetrics, split_vector_state
+from kiloworlds.training.placement import Axis
+from kiloworlds.vector.functional import Agents, VectorState, VectorStep
+
+
+class AgentsLoopState(NamedTuple):
+    """Everything that determines the future of one training."""
+
+    learner: PyTree
+    environments: VectorState
+    observation: PyTree
+    agents: Agents
+    memory: PyTree
+    carried: PyTree
+    key: Key[Array, ""]
+    updates: Int[Array, ""]
+
+
+class FusedAgentsTraining(FusedLoop):
+    """Trains several agents on a compiled environment.
+
+    Args:
+        make_algorithm: builds the algorithm from its settings, the team and the device axes.
+        config, env, reference: see `FusedLoop`.
+    """
+
+    def __init__(
+        self,
+        make_algorithm: Callable[..., Any],
+        config: TrainConfig,
+        env: Environment,
+        reference: Environment | None = None,
+    ):
+        assert isinstance(env, MultiAgentEnvironment)
+        super().__init__(config, env, reference)
+        self.layout = KindLayout(env.kinds)
+        self.algorithm = make_algorithm(config.settings, Team.of(env), **self._algorithm_axes)
+
+    def _state_on_devices(self) -> AgentsLoopState:
+        everywhere: Any = PartitionSpec()
+        split: Any = PartitionSpec(None, Axis.ENVIRONMENTS)
+        environments = split_vector_state()
+        return AgentsLoopState(
+            everywhere, environments, split, split, split, split, everywhere, everywhere
+        )
+
+    def _init_one(self, key: Key[Array, ""]) -> AgentsLoopState:
+        learner_key, environment_key, loop_key = jax.random.split(key, 3)
+        environments, observation = self._start_environments(environment_key)
+        memory, carried = self.algorithm.begin(self._num_envs)
+        return AgentsLoopState(
+            self.algorithm.init(learner_key),
+            environments,
+            observation,
+            self._vector.agents(environments),
+            memory,
+            carried,
+            loop_key,
+            jnp.int32(0),
+        )
+
+    def _progress(self, updates: Int[Array, ""]) -> Float[Array, ""]:
+        return updates / self.config.num_updates
+
+    def _rollout(
+        self, state: AgentsLoopState, key: Key[Array, ""]
+    ) -> tuple[AgentsLoopState, AgentsExperience, Episodes]:
+        algorithm = self.algorithm
+        policy = algorithm.policy(state.learner, self._progress(state.updates))
+
+        def act_and_step(carry, step_key):
+            environments, observation, agents, memory = carry
+            seen = AgentsSeen(
+                observation,
+                agents.alive,
+                agents.alive,
+                agents.available_actions,
+                agents.global_state,
+            )
+            actions, drawn, memory = algorithm.act(policy, step_key, seen, memory)
+            environments, step = self._vector.step(environments, actions)
+            after: Any = step.agents
+            memory = algorithm.forget(memory, _own_ends(step), step.finished)
+            carry = environments, step.observation, after.next, memory
+            return carry, (seen, drawn, actions, _left_of(step))
+
+        start = state.environments, state.observation, state.agents, state.memory
+        keys = jax.random.split(key, self.config.settings.num_steps)
+        after, (seen, drawn, actions, steps) = jax.lax.scan(act_and_step, start, keys)
+        to_agents: Any = steps.agents
+        final = to_agents.final
+        experience = AgentsExperience(
+            seen=seen,
+            drawn=algorithm.settle(policy, drawn),
+            action=actions,
+            reward=self._shape(steps.reward, steps.info, state.updates),
+            terminated=to_agents.terminated,
+            finished=_own_ends(steps),
+            episode_terminated=steps.terminated,
+            episode_finished=steps.finished,
+            next_observation=steps.final_observation,
+            next_global_state=final.global_state,
+            next_alive=final.alive,
+            next_legal=final.available_actions,
+            lost=None,
+            memory=state.memory,
+        )
+        environments, observation, agents, memory = after
+        state = state._replace(
+            environments=environments, observation=observation, agents=agents, memory=memory
+        )
+        return state, experience, sum_episodes(self.layout, steps)
+
+    def _shape(
+        self, reward: Float[Array, "T N A"], info: dict[str, Any], updates: Int[Array, ""]
+    ) -> Float[Array, "T N A"]:
+        """Rewards with the environment's hints added, which fade out."""
+        fade: int = getattr(self.config.settings, "shaping_steps", 0)
+        if not fade or "shaped_reward" not in info:
+            return reward
+        steps = updates * jnp.float32(self.config.steps_per_update)
+        return reward + jnp.maximum(0.0, 1.0 - steps / fade) * info["shaped_reward"]
+
+    def _update(self, state: AgentsLoopState) -> tuple[AgentsLoopState, UpdateMetrics]:
+        act_key, learn_key = self._update_keys(state.key, state.updates)
+        progress = self._progress(state.updates)
+        state, experience, episodes = self._rollout(state, act_key)
+        learner, carried, metrics = self.algorithm.update(
+            state.learner, experience, state.carried, learn_key, progress
+        )
+        episodes, metrics = self._over_devices(episodes, metrics)
+        state = state._replace(learner=learner, carried=carried, updates=state.updates + 1)
+        return state, UpdateMetrics(episodes, metrics)
+
+
+def _left_of(step: VectorStep) -> VectorStep:
+    """A step without what is in the next row's observation, and with the step's own info."""
+    agents = step.agents
+    assert agents is not None
+    nothing: Any = None
+    return step._replace(
+        observation=nothing, info=step.final_info, agents=agents._replace(next=nothing)
+    )
+
+
+def _own_ends(step: VectorStep) -> Bool[Array, "... A"]:
+    """Which agents' own part ended in a step: with the episode, or before it."""
+    assert step.agents is not None
+    return step.agents.terminated | step.finished[..., None]

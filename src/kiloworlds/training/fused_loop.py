@@ -1,0 +1,205 @@
+"""What all fused loops share: seeds, devices, many updates in one call.
+
+Letters in shapes: S seeds, T steps per rollout, N environments, U updates.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from jax.sharding import AxisType, Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from kiloworlds.core.environment import Environment
+from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.random import fast_key
+from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.placement import Axis, choose_placement
+from kiloworlds.vector.functional import VectorFunctions, VectorState
+
+CHUNK = 256
+"""At most so many updates run per call of the compiled program."""
+
+
+class Episodes(NamedTuple):
+    """Sums over the episodes that ended in one update; `others` by name, of several agents."""
+
+    ended: Any
+    return_sum: Any
+    length_sum: Any
+    others: dict[str, Any] = {}  # noqa: RUF012
+
+
+class UpdateMetrics(NamedTuple):
+    """What one update reports."""
+
+    episodes: Episodes
+    train: dict[str, Float[Array, "..."]]
+
+
+def split_vector_state() -> VectorState:
+    """How the environments of all seeds lie on devices that each have a share: on the second axis."""
+    split: Any = PartitionSpec(None, Axis.ENVIRONMENTS)
+    return VectorState(
+        keys=split,
+        clock=PartitionSpec(),  # type: ignore[arg-type]
+        environments=split,
+        parameters=split,
+        finished=split,
+        episode_return=split,
+        episode_length=split,
+    )
+
+
+class FusedLoop:
+    """Environments, policies and learning in one compiled program, all seeds side by side.
+
+    Seeds are independent: each has its own networks, environments and keys, and computes what it would
+    compute alone, up to rounding. `kiloworlds.training.placement` says what several devices share.
+
+    Args:
+        config: the settings.
+        env: the compiled environment.
+        reference: the same with no batched field (see `CompiledVectorEnv`).
+    """
+
+    backend = "compiled"
+    algorithm: Any
+
+    def __init__(self, config: TrainConfig, env: Environment, reference: Environment | None = None):
+        self.config = config
+        placement = choose_placement(config)
+        self._axis = placement.axis
+        self._mesh = None
+        if self._axis is not None:
+            devices = np.asarray(jax.devices()[: placement.devices])
+            self._mesh = Mesh(devices, (self._axis,), axis_types=(AxisType.Auto,))
+        shards = placement.devices if self._axis == Axis.ENVIRONMENTS else 1
+        self._num_envs = config.num_envs // shards
+        self._vector = VectorFunctions(
+            env, reference or env, self._num_envs, AutoresetMode.SAME_STEP
+        )
+        self._init = jax.jit(self._spread(jax.vmap(self._init_one), takes_state=False))
+        self._run = jax.jit(
+            self._spread(jax.vmap(self._run_one, in_axes=(0, None)), takes_state=True),
+            donate_argnums=0,
+        )
+
+    @property
+    def _algorithm_axes(self) -> dict[str, Any]:
+        """The device axes as algorithms take them."""
+        return {
+            "environment_axis": Axis.ENVIRONMENTS if self._axis == Axis.ENVIRONMENTS else None,
+            "network_axis": Axis.NETWORKS if self._axis == Axis.NETWORKS else None,
+        }
+
+    @abstractmethod
+    def _init_one(self, key: Key[Array, ""]) -> Any:
+        """The state of one seed before the first update."""
+
+    @abstractmethod
+    def _update(self, state: Any) -> tuple[Any, UpdateMetrics]:
+        """One rollout and what is learnt from it."""
+
+    @abstractmethod
+    def _state_on_devices(self) -> Any:
+        """How a state lies on devices that each have a share of the environments."""
+
+    def _start_environments(self, key: Key[Array, ""]) -> tuple[VectorState, PyTree]:
+        """This device's environments, each with the key of its number among all."""
+        first = 0
+        if self._axis == Axis.ENVIRONMENTS:
+            first = jax.lax.axis_index(Axis.ENVIRONMENTS).astype(jnp.uint32) * self._num_envs
+        indices = first + jnp.arange(self._num_envs, dtype=jnp.uint32)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+        return self._vector.init_from_keys(keys, self._vector.parameters)
+
+    def _update_keys(self, key: Key[Array, ""], updates: Int[Array, ""]) -> tuple[Any, Any]:
+        """The keys of one update: for acting, which differ between devices, and for learning."""
+        act_key, learn_key = jax.random.split(jax.random.fold_in(key, updates))
+        if self._axis == Axis.ENVIRONMENTS:
+            act_key = jax.random.fold_in(act_key, jax.lax.axis_index(Axis.ENVIRONMENTS))
+        return act_key, learn_key
+
+    def _over_devices(
+        self, episodes: Episodes, metrics: dict[str, Array]
+    ) -> tuple[Episodes, dict[str, Array]]:
+        """What one update reports, of all devices together."""
+        if self._axis == Axis.ENVIRONMENTS:
+            episodes = jax.lax.psum(episodes, Axis.ENVIRONMENTS)
+            metrics = jax.lax.pmean(metrics, Axis.ENVIRONMENTS)
+        return episodes, metrics
+
+    def _spread(self, function: Callable, takes_state: bool) -> Callable:
+        """Runs a function on all devices: of keys, or of a loop state and a count (`takes_state`)."""
+        if self._mesh is None:
+            return function
+        everywhere = PartitionSpec()
+        match self._axis:
+            case Axis.SEEDS:
+                keys = state = metrics = PartitionSpec(Axis.SEEDS)
+            case Axis.NETWORKS:
+                keys = state = metrics = everywhere
+            case _:
+                keys = metrics = everywhere
+                state = self._state_on_devices()
+        return jax.shard_map(
+            function,
+            mesh=self._mesh,
+            in_specs=(state, everywhere) if takes_state else (keys,),
+            out_specs=(state, metrics) if takes_state else state,
+            check_vma=False,
+        )
+
+    def _run_one(self, state: Any, count: Int[Array, ""]) -> tuple[Any, UpdateMetrics]:
+        """`count` updates (at most CHUNK); metrics `[CHUNK]`, of which `count` are filled.
+
+        The count is a traced value, so one compiled program serves every length.
+        """
+        shape = jax.eval_shape(lambda s: self._update(s)[1], state)
+        metrics = jax.tree.map(lambda leaf: jnp.zeros((CHUNK, *leaf.shape), leaf.dtype), shape)
+
+        def one_update(index, carry):
+            state, metrics = carry
+            state, new = self._update(state)
+            metrics = jax.tree.map(lambda all_, one: all_.at[index].set(one), metrics, new)
+            return state, metrics
+
+        return jax.lax.fori_loop(0, count, one_update, (state, metrics))
+
+    def seed_keys(self) -> Key[Array, " S"]:
+        """One key per seed."""
+        seeds = jnp.arange(self.config.num_seeds, dtype=jnp.uint32) + np.uint32(self.config.seed)
+        return jax.vmap(fast_key)(seeds)
+
+    def init(self) -> Any:
+        """The state before the first update; every leaf has a leading seed axis."""
+        return self._init(self.seed_keys())
+
+    def run(
+        self, state: Any, count: int, stop: Callable[[], bool] = lambda: False
+    ) -> tuple[Any, UpdateMetrics]:
+        """Runs `count` updates. `state` is consumed. One program does all: `stop` is not asked.
+
+        Returns:
+            The new state and the metrics as numpy arrays `[S, count]`.
+        """
+        if not 1 <= count <= CHUNK:
+            raise InvalidValueError(f"count={count} must be between 1 and {CHUNK}.")
+        state, metrics = self._run(state, jnp.int32(count))
+        return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], metrics)
+
+    def host_metrics(self) -> dict[str, float]:
+        """None: everything happens in one program."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def learner(self, state: Any) -> Any:
+        """The learner's part of a loop state, `[S, ...]`."""
+        return state.learner

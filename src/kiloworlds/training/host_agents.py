@@ -1,0 +1,224 @@
+"""Training several agents on environments that live outside XLA: any vector with an agent axis.
+
+The fused loop's twin: same algorithms, same metrics. Letters in shapes: T steps, N environments, A
+agents.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from kiloworlds.algorithms.experience import AgentsExperience, AgentsSeen
+from kiloworlds.algorithms.protocol import AgentsAlgorithm
+from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.random import fast_key
+from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.fused_loop import Episodes, UpdateMetrics
+from kiloworlds.training.stopwatch import Stopwatch
+from kiloworlds.vector.pettingzoo import PettingZooVectorEnv
+
+
+class HostAgentsState(NamedTuple):
+    """The learner between updates; the environments keep their own state."""
+
+    learner: PyTree
+    carried: PyTree
+    updates: int
+
+
+class HostAgentsTraining:
+    """Trains several agents on a vector of PettingZoo environments with same-step autoreset.
+
+    Stepping and learning take turns.
+
+    Args:
+        algorithm: for the vector's agents.
+        config: the settings; `num_seeds` must be 1.
+        envs: the environments, `config.num_envs` of them.
+    """
+
+    def __init__(self, algorithm: AgentsAlgorithm, config: TrainConfig, envs: PettingZooVectorEnv):
+        for name, neutral in (("num_seeds", 1), ("max_staleness", 0), ("batch_size", None)):
+            if getattr(config, name) not in (neutral, config.num_envs):
+                raise InvalidValueError(
+                    f"{name}={getattr(config, name)}: several agents outside XLA train one seed, all "
+                    f"environments in step; leave {name} out."
+                )
+        self.config, self.algorithm = config, algorithm
+        self._envs = envs
+        self._act = jax.jit(self._forget_and_act)
+        self._update = jax.jit(self._settle_and_update)
+        self._keys = jax.jit(
+            lambda key, update: jax.random.split(
+                jax.random.fold_in(key, update), config.settings.num_steps + 1
+            )
+        )
+        self._key = fast_key(config.seed)
+        self._stopwatch = Stopwatch()
+        self._seen: AgentsSeen
+        self._memory: PyTree = None
+        self._ends: Any = None
+
+    def _forget_and_act(self, policy, keys, index, seen, memory, ends):
+        memory = self.algorithm.forget(memory, *ends)
+        actions, drawn, after = self.algorithm.act(policy, keys[index], seen, memory)
+        return actions, drawn, memory, after
+
+    def _settle_and_update(self, learner, experience, carried, key, progress):
+        policy = self.algorithm.policy(learner, progress)
+        experience = experience._replace(drawn=self.algorithm.settle(policy, experience.drawn))
+        return self.algorithm.update(learner, experience, carried, key, progress)
+
+    def init(self) -> HostAgentsState:
+        """Resets the environments and makes a fresh learner."""
+        learner_key, self._key = jax.random.split(self._key)
+        learner = jax.jit(self.algorithm.init)(learner_key)
+        num_envs = self.config.num_envs
+        self._memory, carried = self.algorithm.begin(num_envs)
+        observations, infos = self._envs.reset(seed=self.config.seed)
+        self._seen = _seen(observations, infos)
+        nobody = np.zeros((num_envs, self._envs.num_agents), bool)
+        self._ends = nobody, nobody[:, 0]
+        return HostAgentsState(learner, carried, 0)
+
+    def run(
+        self, state: HostAgentsState, count: int, stop: Callable[[], bool] = lambda: False
+    ) -> tuple[HostAgentsState, UpdateMetrics]:
+        """Runs `count` updates, or fewer where `stop()` after one; see `FusedLoop.run`."""
+        rows = []
+        for _ in range(count):
+            state, row = self._one_update(state)
+            rows.append(row)
+            if stop():
+                break
+        return state, jax.tree.map(lambda *leaves: np.stack(leaves)[None], *rows)
+
+    def _one_update(self, state: HostAgentsState) -> tuple[HostAgentsState, UpdateMetrics]:
+        progress = np.float32(state.updates / self.config.num_updates)
+        keys = self._keys(self._key, state.updates)
+        policy = self.algorithm.policy(state.learner, progress)
+        experience, episodes = self._collect(policy, keys)
+        began = time.perf_counter()
+        learner, carried, metrics = self._update(
+            state.learner, experience, state.carried, keys[-1], progress
+        )
+        metrics = jax.tree.map(np.asarray, metrics)
+        self._stopwatch.add("network_learns", time.perf_counter() - began)
+        return HostAgentsState(learner, carried, state.updates + 1), UpdateMetrics(
+            episodes, metrics
+        )
+
+    def _collect(self, policy: PyTree, keys: jax.Array) -> tuple[AgentsExperience, Episodes]:
+        rows, first_memory = [], None
+        tally = _Tally(self._envs)
+        for step in range(self.config.settings.num_steps):
+            began = time.perf_counter()
+            seen = self._seen
+            actions, drawn, memory, self._memory = self._act(
+                policy, keys, np.int32(step), seen, self._memory, self._ends
+            )
+            first_memory = memory if step == 0 else first_memory
+            actions = jax.tree.map(np.asarray, actions)
+            acted = time.perf_counter()
+            self._stopwatch.add("network_acts", acted - began)
+            observations, rewards, terminated, truncated, infos = self._envs.step(actions)
+            self._stopwatch.add("environments_step", time.perf_counter() - acted)
+            tally.add(infos)
+            following = _seen(observations, infos)
+            ends: Any = (terminated | truncated) & seen.alive
+            over: Any = (terminated | truncated).all(axis=1)
+            final = _led_to(following, over, infos)
+            rows.append(
+                AgentsExperience(
+                    seen=seen,
+                    drawn=drawn,
+                    action=actions,
+                    reward=np.asarray(rewards, np.float32),
+                    terminated=terminated & seen.alive,
+                    finished=ends | over[:, None],
+                    episode_terminated=over & terminated.any(axis=1) & ~truncated.any(axis=1),
+                    episode_finished=over,
+                    next_observation=final,
+                    next_global_state=None,
+                    next_alive=following.alive & ~over[:, None],
+                    next_legal=following.legal,
+                    lost=np.asarray(infos.get("lost", np.zeros_like(over))),
+                    memory=None,
+                )
+            )
+            self._seen, self._ends = following, (ends, over)
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+        return stacked._replace(memory=first_memory), tally.episodes()
+
+    @property
+    def backend(self) -> str:
+        """The executor of the environments."""
+        return self._envs.backend
+
+    def host_metrics(self) -> dict[str, float]:
+        """Shares of the time since the last call."""
+        shares = self._stopwatch.shares()
+        names = ("environments_step", "network_acts", "network_learns")
+        return {
+            f"time/{name}": round(float(np.clip(shares.get(name, 0.0), 0, 1)), 4) for name in names
+        }
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._envs.close()
+
+    def learner(self, state: HostAgentsState) -> PyTree:
+        """The learner's state with a seed axis of one."""
+        return jax.tree.map(lambda leaf: leaf[None], state.learner)
+
+
+def _seen(observations: PyTree, infos: dict[str, Any]) -> AgentsSeen:
+    """What agents act on, from what a vector returns."""
+    mask = infos.get("action_mask")
+    legal = None if mask is None else jax.tree.map(lambda leaf: np.asarray(leaf, bool), mask)
+    return AgentsSeen(observations, infos["alive"], infos["acting"], legal, None)
+
+
+def _led_to(following: AgentsSeen, over: np.ndarray, infos: dict[str, Any]) -> PyTree:
+    """The observations after a step: the final ones where an episode ended."""
+    if not over.any():
+        return following.observation
+    observations = jax.tree.map(np.copy, following.observation)
+    for index in np.nonzero(over)[0]:
+
+        def put(batch, value, index=index):
+            batch[index] = value
+
+        jax.tree.map(put, observations, infos["final_obs"][index])
+    return observations
+
+
+class _Tally:
+    """Sums over the episodes that end in a rollout."""
+
+    def __init__(self, envs: PettingZooVectorEnv):
+        self._kinds = envs.kinds
+        self._sums = {"ended": 0.0, "return": 0.0, "length": 0.0}
+        several = self._kinds if len(self._kinds) > 1 else ()
+        self._others = {f"ep_rew_mean/{name}": 0.0 for name in several}
+
+    def add(self, infos: dict[str, Any]) -> None:
+        if "episode" not in infos:
+            return
+        ended = infos["_episode"]
+        returns = infos["episode"]["r"][ended]
+        self._sums["ended"] += ended.sum()
+        self._sums["return"] += returns.mean(axis=1).sum()
+        self._sums["length"] += infos["episode"]["l"][ended].sum()
+        for name in self._others:
+            kind = self._kinds[name.split("/", 1)[1]]
+            self._others[name] += returns[:, list(kind.indices)].mean(axis=1).sum()
+
+    def episodes(self) -> Episodes:
+        sums = {name: np.float32(total) for name, total in self._sums.items()}
+        others = {name: np.float32(total) for name, total in self._others.items()}
+        return Episodes(sums["ended"], sums["return"], sums["length"], others)
