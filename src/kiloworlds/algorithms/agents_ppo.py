@@ -90,8 +90,8 @@ class AgentsPPO:
         self.layout = KindLayout(team.kinds)
         self._is_centralised = is_centralised
         critic_space = _joint_view(team) if is_centralised else None
-        # A team's return goes on after the death of one: who sees all can tell what it will be.
-        self._outlives_death = team.reward_is_shared and self._is_centralised
+        # A team's return goes on after the death of one.
+        self._outlives_death = team.reward_is_shared
         self._views_per_agent = isinstance(critic_space, Box) and len(critic_space.shape) > 1
         self._learners = {
             kind.name: PPO(
@@ -129,22 +129,28 @@ class AgentsPPO:
                 states[name] = jax.vmap(learner.init)(jax.random.split(keys[index], count))
         return states
 
-    def begin(self, num_envs: int) -> tuple[dict[str, Any], AgentsCarried]:
-        """The memory policies act with, and what learning carries on, before the first rollout.
-
-        Memories are `[N, K, H]`.
-        """
-        memory, returns, critics = {}, {}, {}
+    def begin(self, num_envs: int) -> dict[str, Any]:
+        """The memory policies act with before the first step, `[N, K, H]`; None of networks without."""
+        memory = {}
         for name, size in zip(self.layout.names, self.layout.sizes, strict=True):
-            learner = self._learners[name]
-            empty = learner.empty_memory(num_envs * size)
+            empty = self._learners[name].empty_memory(num_envs * size)
             memory[name] = None if empty is None else unfold_agents(empty, 0, size)
-            has_own = empty is not None and not learner.shares_network
-            critics[name] = memory[name] if has_own else None
-            returns[name] = jnp.zeros((num_envs, size))
-        return memory, AgentsCarried(returns, critics)
+        return memory
 
-    def policy(self, state: dict[str, PPOState], progress: Any = 1.0) -> dict[str, Any]:
+    def carry(self, num_envs: int, experience: AgentsExperience) -> AgentsCarried:
+        """What learning carries on, before the first rollout."""
+        empty = self.begin(num_envs)
+        critics = {
+            name: None if learner.shares_network else empty[name]
+            for name, learner in self._learners.items()
+        }
+        returns = {
+            name: jnp.zeros((num_envs, size))
+            for name, size in zip(self.layout.names, self.layout.sizes, strict=True)
+        }
+        return AgentsCarried(returns, critics)
+
+    def policy(self, state: dict[str, PPOState], progress: Any = None) -> dict[str, Any]:
         """What acting needs."""
         policies = {}
         for name, learner in self._learners.items():

@@ -5,6 +5,7 @@ C. S. de Witt et al., "Is Independent Learning All You Need in the StarCraft Mul
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from kiloworlds.algorithms.agents_ppo import AgentsPPO, AgentsPPOConfig
 from kiloworlds.algorithms.experience import Team
@@ -15,6 +16,6 @@ class IPPOConfig(AgentsPPOConfig):
     """Settings of independent PPO."""
 
 
-def ippo(config: IPPOConfig, team: Team, **axes: str | None) -> AgentsPPO:
+def ippo(config: IPPOConfig, team: Team, **axes: Any) -> AgentsPPO:
     """PPO whose value functions see what their policies see."""
     return AgentsPPO(config, team, is_centralised=False, **axes)

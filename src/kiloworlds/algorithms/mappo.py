@@ -4,6 +4,7 @@ C. Yu et al., "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Ga
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from kiloworlds.algorithms.agents_ppo import AgentsPPO, AgentsPPOConfig
 from kiloworlds.algorithms.experience import Team
@@ -14,7 +15,7 @@ class MAPPOConfig(AgentsPPOConfig):
     """Settings of multi-agent PPO."""
 
 
-def mappo(config: MAPPOConfig, team: Team, **axes: str | None) -> AgentsPPO:
+def mappo(config: MAPPOConfig, team: Team, **axes: Any) -> AgentsPPO:
     """PPO whose value functions see the global state, or what all agents observe.
 
     Of a team with one reward the value goes on after the death of an agent, whose policy then learns no

@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree
 from kiloworlds.algorithms.advantages import generalized_advantages
 from kiloworlds.algorithms.minibatches import nearest_divisor, row_taker
 from kiloworlds.algorithms.normalization import RunningStatistics, mean_over_devices
-from kiloworlds.core.checks import require_choice, require_flag, require_number
+from kiloworlds.core.checks import require_choice, require_flag, require_number, require_sizes
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import permutation
 from kiloworlds.core.spaces import Box, Space
@@ -110,8 +110,8 @@ class PPOConfig:
             "normalize_rewards",
         ):
             require_flag(name, getattr(self, name))
-        self._check_sizes("hidden_sizes", "(64, 64)")
-        self._check_sizes("cnn_channels", "(32, 64, 64)")
+        for name, example in (("hidden_sizes", "(64, 64)"), ("cnn_channels", "(32, 64, 64)")):
+            object.__setattr__(self, name, require_sizes(name, getattr(self, name), example))
         if len(self.cnn_channels) != 3:
             raise InvalidValueError(
                 f"cnn_channels={self.cnn_channels} has {len(self.cnn_channels)} entries; the network "
@@ -123,17 +123,6 @@ class PPOConfig:
             given = reprlib.repr(self.activation)
             raise InvalidValueError(f"activation={given} must be a name, such as 'tanh'.")
         activation(self.activation)
-
-    def _check_sizes(self, name: str, example: str) -> None:
-        sizes = getattr(self, name)
-        if not isinstance(sizes, list | tuple):
-            raise InvalidValueError(
-                f"{name}={reprlib.repr(sizes)} must be a tuple of whole numbers, one per layer, such "
-                f"as {example}."
-            )
-        object.__setattr__(self, name, tuple(sizes))
-        for size in sizes:
-            require_number(name, size, 1, whole=True)
 
 
 _POLICY_LOSSES = ("policy_gradient_loss", "entropy_loss", "approx_kl", "clip_fraction")

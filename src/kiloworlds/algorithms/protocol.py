@@ -23,13 +23,20 @@ class AgentsAlgorithm(Protocol):
         """All that is learnt, before the first update."""
         ...
 
-    def begin(self, num_envs: int) -> tuple[PyTree, PyTree]:
-        """Before the first rollout: the memory that acting starts from, and what learning carries on
-        from one rollout into the next, of each environment (leading axis N)."""
+    def begin(self, num_envs: int) -> PyTree:
+        """The memory that acting starts from, of each environment (leading axis N)."""
         ...
 
-    def policy(self, state: PyTree, progress: Any = 1.0) -> PyTree:
-        """What acting needs, after a share `progress` of the training."""
+    def carry(self, num_envs: int, experience: AgentsExperience) -> PyTree:
+        """What learning carries on from one rollout into the next, before the first.
+
+        Args:
+            experience: the arrays of a rollout, or their shapes.
+        """
+        ...
+
+    def policy(self, state: PyTree, progress: Any = None) -> PyTree:
+        """What acting needs, after a share `progress` of the training; None: it is over."""
         ...
 
     def act(

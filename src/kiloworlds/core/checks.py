@@ -50,6 +50,18 @@ def require_count(name: str, value: Any, most: int | None = None, of: str = "") 
     return int(value)
 
 
+def require_sizes(name: str, value: Any, example: str = "(64, 64)") -> tuple[int, ...]:
+    """Returns `value` as a tuple if it is a list of whole numbers of 1 or more."""
+    if not isinstance(value, list | tuple):
+        raise InvalidValueError(
+            f"{name}={reprlib.repr(value)} must be a tuple of whole numbers, one per layer, such as "
+            f"{example}."
+        )
+    for size in value:
+        require_number(name, size, 1, whole=True)
+    return tuple(value)
+
+
 def require_positive(name: str, value: Any, unit: str, example: str) -> None:
     """Raises InvalidValueError unless `value` is a number above 0; infinity is one."""
     is_number = isinstance(value, int | float | np.integer | np.floating)

@@ -73,7 +73,7 @@ class AgentsPolicy:
         count = jax.tree.leaves(observations)[0].shape[0]
         seen = self._seen(observations, infos, count)
         if self._memory is None or self._count != count:
-            self._memory, self._count = self.algorithm.begin(count)[0], count
+            self._memory, self._count = self.algorithm.begin(count), count
         elif "_final_obs" in infos:
             over = jnp.asarray(infos["_final_obs"], bool)
             everyone = jnp.broadcast_to(over[:, None], seen.alive.shape)

@@ -5,9 +5,14 @@ from typing import Any
 
 from kiloworlds.algorithms.experience import Team
 from kiloworlds.algorithms.ippo import ippo
+from kiloworlds.algorithms.iql import iql
 from kiloworlds.algorithms.mappo import mappo
 from kiloworlds.algorithms.ppo import PPO
+from kiloworlds.algorithms.pqn_vdn import pqn_vdn
 from kiloworlds.algorithms.protocol import AgentsAlgorithm
+from kiloworlds.algorithms.qmix import qmix
+from kiloworlds.algorithms.self_play import self_play
+from kiloworlds.algorithms.vdn import vdn
 from kiloworlds.core.environment import AgentKind, Environment, MultiAgentEnvironment
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.spaces import from_gymnasium
@@ -21,7 +26,15 @@ from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.compiled import CompiledVectorEnv
 from kiloworlds.vector.pettingzoo import PettingZooVectorEnv
 
-AGENTS: dict[str, Callable[..., Any]] = {"ippo": ippo, "mappo": mappo}
+AGENTS: dict[str, Callable[..., Any]] = {
+    "ippo": ippo,
+    "mappo": mappo,
+    "iql": iql,
+    "vdn": vdn,
+    "qmix": qmix,
+    "pqn_vdn": pqn_vdn,
+    "self_play": self_play,
+}
 """What builds the algorithms for several agents."""
 
 

@@ -7,13 +7,27 @@ from typing import Any
 import numpy as np
 
 from kiloworlds.algorithms.ippo import IPPOConfig
+from kiloworlds.algorithms.iql import IQLConfig
 from kiloworlds.algorithms.mappo import MAPPOConfig
 from kiloworlds.algorithms.ppo import PPOConfig
+from kiloworlds.algorithms.pqn_vdn import PQNVDNConfig
+from kiloworlds.algorithms.qmix import QMIXConfig
+from kiloworlds.algorithms.self_play import SelfPlayConfig
+from kiloworlds.algorithms.vdn import VDNConfig
 from kiloworlds.core.checks import require_count, require_number
 from kiloworlds.core.errors import InvalidValueError, UnknownNameError, unknown_name
 from kiloworlds.vector.pixels import pixel_options
 
-ALGORITHMS: dict[str, type] = {"ppo": PPOConfig, "ippo": IPPOConfig, "mappo": MAPPOConfig}
+ALGORITHMS: dict[str, type] = {
+    "ppo": PPOConfig,
+    "ippo": IPPOConfig,
+    "mappo": MAPPOConfig,
+    "iql": IQLConfig,
+    "vdn": VDNConfig,
+    "qmix": QMIXConfig,
+    "pqn_vdn": PQNVDNConfig,
+    "self_play": SelfPlayConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +36,7 @@ class TrainConfig:
 
     algorithm: str
     env_id: str
-    settings: PPOConfig = field(default_factory=PPOConfig)
+    settings: Any = field(default_factory=PPOConfig)
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     """Parameters of the environment."""
     total_steps: int = 500_000
@@ -93,11 +107,12 @@ class TrainConfig:
                 f"env_kwargs={reprlib.repr(self.env_kwargs)} must map names to values, such as "
                 "{'length': 0.7}."
             )
-        if self.steps_per_update % self.settings.num_minibatches:
+        parts = getattr(self.settings, "num_minibatches", 1)
+        if self.steps_per_update % parts:
             raise InvalidValueError(
-                f"num_minibatches={self.settings.num_minibatches} does not divide num_envs * "
-                f"num_steps = {self.steps_per_update}; choose one that does, such as "
-                f"{np.gcd(self.settings.num_minibatches, self.steps_per_update)}."
+                f"num_minibatches={parts} does not divide num_envs * num_steps = "
+                f"{self.steps_per_update}; choose one that does, such as "
+                f"{np.gcd(parts, self.steps_per_update)}."
             )
 
     def as_dict(self) -> dict[str, Any]:

@@ -64,17 +64,18 @@ class FusedAgentsTraining(FusedLoop):
     def _init_one(self, key: Key[Array, ""]) -> AgentsLoopState:
         learner_key, environment_key, loop_key = jax.random.split(key, 3)
         environments, observation = self._start_environments(environment_key)
-        memory, carried = self.algorithm.begin(self._num_envs)
-        return AgentsLoopState(
+        state = AgentsLoopState(
             self.algorithm.init(learner_key),
             environments,
             observation,
             self._vector.agents(environments),
-            memory,
-            carried,
+            self.algorithm.begin(self._num_envs),
+            None,
             loop_key,
             jnp.int32(0),
         )
+        experience = jax.eval_shape(self._rollout, state, loop_key)[1]
+        return state._replace(carried=self.algorithm.carry(self._num_envs, experience))
 
     def _progress(self, updates: Int[Array, ""]) -> Float[Array, ""]:
         return updates / self.config.num_updates

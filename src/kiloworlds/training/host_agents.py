@@ -78,12 +78,12 @@ class HostAgentsTraining:
         learner_key, self._key = jax.random.split(self._key)
         learner = jax.jit(self.algorithm.init)(learner_key)
         num_envs = self.config.num_envs
-        self._memory, carried = self.algorithm.begin(num_envs)
+        self._memory = self.algorithm.begin(num_envs)
         observations, infos = self._envs.reset(seed=self.config.seed)
         self._seen = _seen(observations, infos)
         nobody = np.zeros((num_envs, self._envs.num_agents), bool)
         self._ends = nobody, nobody[:, 0]
-        return HostAgentsState(learner, carried, 0)
+        return HostAgentsState(learner, None, 0)
 
     def run(
         self, state: HostAgentsState, count: int, stop: Callable[[], bool] = lambda: False
@@ -103,8 +103,11 @@ class HostAgentsTraining:
         policy = self.algorithm.policy(state.learner, progress)
         experience, episodes = self._collect(policy, keys)
         began = time.perf_counter()
+        carried = state.carried
+        if state.updates == 0:
+            carried = self.algorithm.carry(self.config.num_envs, experience)
         learner, carried, metrics = self._update(
-            state.learner, experience, state.carried, keys[-1], progress
+            state.learner, experience, carried, keys[-1], progress
         )
         metrics = jax.tree.map(np.asarray, metrics)
         self._stopwatch.add("network_learns", time.perf_counter() - began)
@@ -125,7 +128,8 @@ class HostAgentsTraining:
             actions = jax.tree.map(np.asarray, actions)
             acted = time.perf_counter()
             self._stopwatch.add("network_acts", acted - began)
-            observations, rewards, terminated, truncated, infos = self._envs.step(actions)
+            result: Any = self._envs.step(actions)
+            observations, rewards, terminated, truncated, infos = result
             self._stopwatch.add("environments_step", time.perf_counter() - acted)
             tally.add(infos)
             following = _seen(observations, infos)
@@ -137,7 +141,7 @@ class HostAgentsTraining:
                     seen=seen,
                     drawn=drawn,
                     action=actions,
-                    reward=np.asarray(rewards, np.float32),
+                    reward=rewards.astype(np.float32),
                     terminated=terminated & seen.alive,
                     finished=ends | over[:, None],
                     episode_terminated=over & terminated.any(axis=1) & ~truncated.any(axis=1),
@@ -146,7 +150,7 @@ class HostAgentsTraining:
                     next_global_state=None,
                     next_alive=following.alive & ~over[:, None],
                     next_legal=following.legal,
-                    lost=np.asarray(infos.get("lost", np.zeros_like(over))),
+                    lost=infos.get("lost", np.zeros_like(over)),
                     memory=None,
                 )
             )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 
+from kiloworlds.algorithms.ppo import PPOConfig
 from kiloworlds.core.devices import available_cores, configure
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.training.config import TrainConfig
@@ -51,7 +52,7 @@ def configure_devices(config: TrainConfig) -> None:
     convolves = config.preprocessing is not None or config.settings.network == "cnn"
     if config.max_staleness:  # one device learns while the other acts
         wanted = min(2, cores)
-    small = not convolves and max(config.settings.hidden_sizes, default=0) <= _SMALL_LAYER
+    small = not convolves and _widest_layer(config) <= _SMALL_LAYER
     configure(cpu_devices=wanted, threads_per_device=1 if small else max(1, cores // wanted))
 
 
@@ -86,7 +87,20 @@ def choose_placement(config: TrainConfig) -> Placement:
     )
 
 
+def _widest_layer(config: TrainConfig) -> int:
+    settings = config.settings
+    widths = settings.hidden_sizes
+    return max(
+        [*widths, settings.recurrent_size] if settings.network == "gru" else widths, default=0
+    )
+
+
 def _splits_networks(config: TrainConfig) -> bool:
+    """Whether a policy and a value function are networks of their own, and large enough."""
+    if not isinstance(config.settings, PPOConfig) or (
+        config.algorithm == "ippo" and config.settings.network == "gru"
+    ):
+        return False
     return config.steps_per_update // config.settings.num_minibatches >= _LARGE_MINIBATCH
 
 
