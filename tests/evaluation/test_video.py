@@ -68,7 +68,7 @@ def test_picture_as_text_shows_what_differs_from_the_background():
 def test_episode_is_seen_from_first_to_last_moment(backend):
     render = {} if backend == "compiled" else {"render_mode": "rgb_array"}
     envs = kiloworlds.make("CartPole-v1", 1, backend=backend, autoreset_mode="disabled", **render)
-    moments = list(play_episode(envs, lambda _: np.zeros(1, np.int64), seed=0))
+    moments = list(play_episode(envs, lambda *_: np.zeros(1, np.int64), seed=0))
     envs.close()
     assert 8 <= moments[-1].step <= 12  # always pushing left fails at once
     assert [moment.step for moment in moments] == list(range(len(moments)))
@@ -80,13 +80,13 @@ def test_episode_is_seen_from_first_to_last_moment(backend):
 
 def test_endless_episode_is_cut():
     envs = kiloworlds.make("CartPole-v1", 1, autoreset_mode="disabled")
-    moments = list(play_episode(envs, lambda _: np.zeros(1, np.int64), seed=0, max_steps=3))
+    moments = list(play_episode(envs, lambda *_: np.zeros(1, np.int64), seed=0, max_steps=3))
     assert [moment.step for moment in moments] == [0, 1, 2, 3]
 
 
 def test_text_instead_of_picture_where_there_is_one():
     envs = kiloworlds.make("FrozenLake-v1", 1, autoreset_mode="disabled")
-    (first, *_) = play_episode(envs, lambda _: np.zeros(1, np.int64), seed=0, as_text=True)
+    (first, *_) = play_episode(envs, lambda *_: np.zeros(1, np.int64), seed=0, as_text=True)
     assert first.picture is None
     assert first.text is not None
     assert "G" in first.text

@@ -42,6 +42,8 @@ class PQNVDNConfig:
     """Whether the learning rate falls linearly to zero over the training."""
     gamma: float = 0.99
     """Discount per step."""
+    reward_scale: float = 1.0
+    """What rewards are multiplied by. Values far from zero are hard to learn."""
     q_lambda: float = 0.6
     """Smoothing of the returns that values are learnt from: 0 looks one step ahead, 1 to the end."""
     epsilon_start: float = 1.0
@@ -71,7 +73,7 @@ class PQNVDNConfig:
         require_number("shaping_steps", self.shaping_steps, 0, 2**53, whole=True)
         for name in ("gamma", "q_lambda", "epsilon_start", "epsilon_end", "epsilon_fraction"):
             require_number(name, getattr(self, name), 0.0, 1.0)
-        for name in ("learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "max_grad_norm", "reward_scale"):
             require_number(name, getattr(self, name), 0.0)
         for name in ("anneal_learning_rate", "layer_norm"):
             require_flag(name, getattr(self, name))
@@ -247,7 +249,7 @@ class PQNVDN:
     ) -> Float[Array, "T N"]:
         """Q(lambda) returns of the team (Daley & Amato 2019), exact at truncations."""
         gamma, smoothing = self.config.gamma, self.config.q_lambda
-        reward = experience.reward
+        reward = self.config.reward_scale * experience.reward
         reward = reward[..., 0] if self._team.reward_is_shared else reward.sum(-1)
         following = jnp.where(experience.episode_terminated, 0.0, following)
 

@@ -18,8 +18,8 @@ from kiloworlds.algorithms.experience import (
 )
 from kiloworlds.core.environment import AgentKind
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.core.legal_actions import random_actions
-from kiloworlds.core.spaces import Dict, Discrete, Repeated
+from kiloworlds.core.legal_actions import random_index_among
+from kiloworlds.core.spaces import Dict, Discrete
 from kiloworlds.networks.q_network import QNetwork
 
 _ILLEGAL = -1e9
@@ -116,11 +116,10 @@ class QAgents:
             mask = legal.get(kind.name)
             best = jnp.argmax(masked(values, mask), -1).astype(jnp.int32)
             any_key, coin_key = jax.random.split(kind_key)
-            space = Repeated(Repeated(kind.action_space, count), best.shape[0])
-            any_action = random_actions(space, mask, any_key)
+            allowed = jnp.ones(values.shape, bool) if mask is None else mask
+            any_action = random_index_among(any_key, allowed)
             explores = jax.random.uniform(coin_key, best.shape) < epsilon
             start = kind.action_space.start  # type: ignore[attr-defined]
-            any_action = any_action if mask is not None else any_action - start
             actions[kind.name] = jnp.where(explores, any_action, best) + start
         return self.layout.joined(actions), memories
 

@@ -42,6 +42,8 @@ class QReplayConfig:
     """Whether the learning rate falls linearly to zero over the training."""
     gamma: float = 0.99
     """Discount per step."""
+    reward_scale: float = 1.0
+    """What rewards are multiplied by. Values far from zero are hard to learn."""
     epsilon_start: float = 1.0
     """Share of random actions at the start."""
     epsilon_end: float = 0.05
@@ -78,7 +80,7 @@ class QReplayConfig:
             require_number(name, getattr(self, name), 0, 2**53, whole=True)
         for name in ("gamma", "epsilon_start", "epsilon_end", "epsilon_fraction", "target_update"):
             require_number(name, getattr(self, name), 0.0, 1.0)
-        for name in ("learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "max_grad_norm", "reward_scale"):
             require_number(name, getattr(self, name), 0.0)
         for name in ("anneal_learning_rate", "layer_norm"):
             require_flag(name, getattr(self, name))
@@ -248,10 +250,11 @@ class QReplay:
         valued by the target networks (van Hasselt et al., "Deep Reinforcement Learning with Double
         Q-learning", 2016)."""
         chosen, following = self._values(learnt, target, batch)
+        rewards = self.config.reward_scale * batch.reward
         seen, gamma = batch.seen, self.config.gamma
         if self._mix is None:
             goes_on = ~batch.terminated
-            goal = batch.reward + gamma * jnp.where(goes_on, following, 0.0)
+            goal = rewards + gamma * jnp.where(goes_on, following, 0.0)
             value, counts = chosen, seen.alive
             counts = counts if batch.lost is None else counts & ~batch.lost[..., None]
         else:
@@ -263,7 +266,7 @@ class QReplay:
                 target.mixer, jnp.where(batch.next_alive, following, 0.0), self._state(after)
             )
             shared = self._team.reward_is_shared
-            reward = batch.reward[..., 0] if shared else batch.reward.sum(-1)
+            reward = rewards[..., 0] if shared else rewards.sum(-1)
             goal = reward + gamma * jnp.where(batch.episode_terminated, 0.0, following)
             counts = jnp.ones_like(value, bool) if batch.lost is None else ~batch.lost
         weight = counts.astype(jnp.float32)

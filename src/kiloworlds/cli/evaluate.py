@@ -71,6 +71,8 @@ def run(arguments: list[str]) -> int:
                 "cut": result.cut,
                 "mean_length": float(result.lengths.mean()),
                 "seed_returns": result.returns.mean(axis=1),
+                "agent_returns": result.agent_returns,
+                "win_rate": result.win_rate,
                 "reward_threshold": threshold,
                 "deterministic": not chosen.stochastic,
             }
@@ -86,6 +88,11 @@ def run(arguments: list[str]) -> int:
     if seeds > 1:
         each = "  ".join(number(value) for value in result.returns.mean(axis=1))
         console.print(Text(f"by seed {each}", "dim"), soft_wrap=True)
+    if result.win_rate is not None:
+        console.print(Text(f"won {result.win_rate:.1%} of them"))
+    if result.agent_returns:
+        each = "  ".join(f"{name} {number(mean)}" for name, mean in result.agent_returns.items())
+        console.print(Text(f"by agent {each}", "dim"), soft_wrap=True)
     if result.cut:
         words = "never ended; what was earned up to the cut counts"
         console.print(Text(f"{_episodes(result.cut)} {words}", "yellow"), soft_wrap=True)

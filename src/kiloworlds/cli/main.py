@@ -28,6 +28,7 @@ VERBS = {
     "train": ("train", "train an agent, showing how it learns"),
     "eval": ("evaluate", "measure a trained agent's return"),
     "play": ("play", "watch a trained agent: a GIF, an MP4 or text in the terminal"),
+    "crossplay": ("cross_play", "let agents of different seeds play with each other"),
     "list": ("list", "the environments there are"),
     "check": ("check", "find out what is wrong with an environment of your own"),
     "doctor": ("doctor", "find out whether this machine is fit, and what is missing"),
@@ -38,6 +39,7 @@ ALIASES = {"enjoy": "play", "evaluate": "eval", "ls": "list", "benchmark": "benc
 _EXAMPLES = """\
 examples:
   kiloworlds train ppo CartPole-v1 --total-steps 500000 --num-seeds 8
+  kiloworlds train mappo smax/3m
   kiloworlds eval runs/ppo/CartPole-v1_1
   kiloworlds play runs/ppo/CartPole-v1_1
 
@@ -47,7 +49,7 @@ output, words for people on standard error) and --debug (tracebacks)."""
 
 def help_text() -> str:
     """The overview that `kiloworlds --help` prints."""
-    verbs = "\n".join(f"  {name:<8}{summary}" for name, (_, summary) in VERBS.items())
+    verbs = "\n".join(f"  {name:<11}{summary}" for name, (_, summary) in VERBS.items())
     return (
         f"kiloworlds {kiloworlds.__version__}: {kiloworlds.__doc__}\n\n"
         f"usage: kiloworlds COMMAND ...\n\ncommands:\n{verbs}\n\n{_EXAMPLES}"

@@ -21,6 +21,7 @@ from kiloworlds.evaluation.task import gymnasium_render_mode
 from kiloworlds.evaluation.video import (
     FORMATS,
     Moment,
+    acting,
     captioned,
     pace,
     picture_as_text,
@@ -77,7 +78,7 @@ def run(arguments: list[str]) -> int:
     rate = chosen.fps or pace(envs, env_id)
     moments = play_episode(
         envs,
-        lambda observations: policy.act(observations, deterministic=not chosen.stochastic),
+        acting(policy, deterministic=not chosen.stochastic),
         seed=chosen.seed,
         max_steps=chosen.max_steps,
         as_text=chosen.ascii,

@@ -1,13 +1,13 @@
 """How well the policies of a run play, seed by seed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from kiloworlds.core.statistics import bootstrap_interval
-from kiloworlds.training.evaluate import evaluate
+from kiloworlds.training.evaluate import Evaluation, evaluate
 
 if TYPE_CHECKING:
     from kiloworlds.training.run import Run
@@ -27,6 +27,10 @@ class RunEvaluation:
     lengths: Int[np.ndarray, "seeds episodes"]
     cut: int = 0
     """Episodes that did not end in time and count as far as they went."""
+    agent_returns: dict[str, float] = field(default_factory=dict)
+    """Of several agents each one's mean return, by name; then `returns` are means over agents."""
+    win_rate: float | None = None
+    """The share of the episodes that were won, where the environment says so."""
 
     @property
     def mean_return(self) -> float:
@@ -69,9 +73,21 @@ def evaluate_run(
         evaluate(run, episodes, seed, deterministic, run.policy.select_seed(index), env_kwargs)
         for index in indices
     ]
+    rates = [result.win_rate for result in results if result.win_rate is not None]
     return RunEvaluation(
         tuple(indices),
         np.stack([result.returns for result in results]),
         np.stack([result.lengths for result in results]),
         sum(result.cut for result in results),
+        _agent_returns(results),
+        float(np.mean(rates)) if rates else None,
     )
+
+
+def _agent_returns(results: list[Evaluation]) -> dict[str, float]:
+    """Each agent's mean return over all policies and episodes; {} for a single agent."""
+    by_agent = [each.agent_returns for each in results if each.agent_returns is not None]
+    if not by_agent:
+        return {}
+    means = np.concatenate(by_agent).mean(axis=0)
+    return {name: float(mean) for name, mean in zip(results[0].agents, means, strict=True)}

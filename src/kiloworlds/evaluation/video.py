@@ -12,6 +12,8 @@ from jaxtyping import UInt8
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError
 from kiloworlds.envs.drawing import Canvas
 from kiloworlds.evaluation.task import frames_per_second
+from kiloworlds.training.agents_policy import AgentsPolicy
+from kiloworlds.training.policy import Policy
 from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.compiled import CompiledVectorEnv
 
@@ -38,7 +40,7 @@ class Moment(NamedTuple):
 
 def play_episode(
     envs: VectorEnv,
-    act: Callable[[Any], Any],
+    act: Callable[[Any, dict[str, Any]], Any],
     *,
     seed: int,
     as_text: bool = False,
@@ -48,23 +50,30 @@ def play_episode(
 
     Args:
         envs: one environment with `autoreset_mode="disabled"`, so that the last moment is seen.
-        act: from observations `[1, ...]` to actions `[1, ...]`.
+        act: from observations `[1, ...]` and infos to actions `[1, ...]`.
         seed: of the reset.
         as_text: gives the text of environments that have one, instead of their picture.
         max_steps: ends an episode that does not.
     """
-    observations, _ = envs.reset(seed=seed)
+    observations, infos = envs.reset(seed=seed)
     total = 0.0
     yield Moment(0, None, 0.0, total, *_look(envs, as_text, observations))
     for step in range(1, max_steps + 1):
-        actions = act(observations)
-        observations, rewards, terminated, truncated, _ = envs.step(actions)
-        reward = float(rewards[0])
+        actions = act(observations, infos)
+        observations, rewards, terminated, truncated, infos = envs.step(actions)
+        reward = float(np.mean(rewards[0]))  # of several agents their mean
         total += reward
         words = _in_words(envs, jax.tree.map(lambda leaf: leaf[0], actions))
         yield Moment(step, words, reward, total, *_look(envs, as_text, observations))
-        if terminated[0] or truncated[0]:
+        if np.all(terminated[0] | truncated[0]):
             return
+
+
+def acting(policy: Policy | AgentsPolicy, deterministic: bool) -> Callable[..., Any]:
+    """How a policy of one agent, or of several, acts in `play_episode`."""
+    if isinstance(policy, AgentsPolicy):
+        return lambda observations, infos: policy.act(observations, deterministic, infos)
+    return lambda observations, _: policy.act(observations, deterministic)
 
 
 def _look(envs: VectorEnv, as_text: bool, observations: Any) -> tuple[Frame | None, str | None]:

@@ -1,0 +1,141 @@
+"""Agents of separate trainings playing together, who have never met: the cross-play matrix.
+
+Policies that only work with their own partners have learnt conventions, not the game (Hu et al., "Other-
+Play for Zero-Shot Coordination", 2020).
+
+Letters in shapes: S seeds, N environments, A agents.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from kiloworlds.algorithms.experience import KindLayout
+from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.training.agents_policy import AgentsPolicy
+from kiloworlds.training.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from kiloworlds.training.run import Run
+
+
+@dataclass(frozen=True)
+class CrossPlay:
+    """How seeds of a run play with each other.
+
+    Attributes:
+        seeds: the numbers of the seeds.
+        returns: `[S, S]`, the mean return where the first agent, or the first kind of agents, plays by
+            the policy of the row's seed and all others by that of the column's.
+        own, others: what is on the rows and on the columns, in words.
+        episodes: played for each entry.
+    """
+
+    seeds: tuple[int, ...]
+    returns: Float[np.ndarray, "S S"]
+    own: str
+    others: str
+    episodes: int
+
+    @property
+    def self_play(self) -> float:
+        """The mean return with partners of the same seed."""
+        return float(np.diag(self.returns).mean())
+
+    @property
+    def cross_play(self) -> float:
+        """The mean return with partners of other seeds."""
+        apart = ~np.eye(len(self.seeds), dtype=bool)
+        return float(self.returns[apart].mean())
+
+
+def cross_play(run: "Run", episodes: int = 64, seed: int = 10_000) -> CrossPlay:
+    """Lets every seed of a run play with every other.
+
+    Raises:
+        InvalidValueError: a run of a single agent, or of a single seed.
+    """
+    policy = run.policy
+    if not isinstance(policy, AgentsPolicy):
+        raise InvalidValueError("cross-play needs several agents, and this run trained one.")
+    if policy.num_seeds < 2:
+        raise InvalidValueError(
+            "cross-play needs several seeds to play with each other, and this run has one: train with "
+            "--num-seeds 3 or more."
+        )
+    layout = policy.algorithm.layout
+    count = policy.num_seeds
+    returns = np.zeros((count, count))
+    for row in range(count):
+        for column in range(count):
+            pair = PairedPolicies(policy.select_seed(row), policy.select_seed(column))
+            returns[row, column] = evaluate(run, episodes, seed, policy=pair).mean_return  # type: ignore[arg-type]
+    own, others = _sides(layout)
+    first = run.config["seed"]
+    seeds = tuple(range(first, first + count))
+    return CrossPlay(seeds, returns, own, others, episodes)
+
+
+def _sides(layout: KindLayout) -> tuple[str, str]:
+    """What plays by the first policy, and what by the second."""
+    if len(layout.kinds) > 1:
+        return layout.names[0], " and ".join(layout.names[1:])
+    return layout.kinds[0].agents[0], "the other agents"
+
+
+class PairedPolicies:
+    """Two seeds' policies together: the first plays the first agent, or the first kind of agents, the
+    second all others."""
+
+    def __init__(self, first: AgentsPolicy, second: AgentsPolicy):
+        self._first, self._second = first, second
+        self._layout = first.algorithm.layout
+
+    def reset(self) -> None:
+        """Forgets what was seen so far."""
+        self._first.reset()
+        self._second.reset()
+
+    def act(self, observations: Any, deterministic: bool = True, infos: Any = None) -> Any:
+        """See `AgentsPolicy.act`."""
+        ours = self._first.act(observations, deterministic, infos)
+        theirs = self._second.act(observations, deterministic, infos)
+        if len(self._layout.kinds) > 1:
+            return {**theirs, self._layout.names[0]: ours[self._layout.names[0]]}
+
+        def join(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+            joined = np.array(others)
+            joined[:, 0] = own[:, 0]
+            return joined
+
+        return jax.tree.map(join, ours, theirs)
+
+
+def plot_cross_play(result: CrossPlay, title: str) -> Figure:
+    """Draws the matrix, brighter for higher returns, with the numbers in its cells."""
+    count = len(result.seeds)
+    size = (2.6 + 0.75 * count, 2.0 + 0.62 * count)
+    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    image = axes.imshow(result.returns, cmap="cividis")
+    middle = (result.returns.min() + result.returns.max()) / 2
+    for row in range(count):
+        for column in range(count):
+            value = result.returns[row, column]
+            color = "black" if value > middle else "white"
+            axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=color, size=9)
+    names = [str(seed) for seed in result.seeds]
+    axes.set_xticks(range(count), names)
+    axes.set_yticks(range(count), names)
+    axes.set_xlabel(f"seed of {result.others}")
+    axes.set_ylabel(f"seed of {result.own}")
+    axes.set_title(
+        f"{title}\nwith its own partners {result.self_play:.3g}, with others {result.cross_play:.3g}",
+        size=10,
+    )
+    figure.colorbar(image, ax=axes, label="mean return")
+    return figure
