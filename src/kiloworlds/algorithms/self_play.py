@@ -117,22 +117,11 @@ class SelfPlay:
         return SelfPlayState(learner, pool, ratings, ratings[:, 0], nobody, jnp.int32(0))
 
     def begin(self, num_envs: int) -> dict[str, Any]:
-        """The memory before the first step.
-
-        Raises:
-            InvalidValueError: environments that cannot be shared out evenly.
-        """
+        """The memory before the first step."""
         return self._ppo.begin(num_envs)
 
     def carry(self, num_envs: int, experience: AgentsExperience) -> SelfPlayCarried:
         """What learning carries on, before the first rollout."""
-        parts = 2 * self.config.num_opponents
-        if num_envs % parts:
-            below = max(parts, num_envs - num_envs % parts)
-            raise InvalidValueError(
-                f"num_envs={num_envs} cannot be shared out among num_opponents="
-                f"{self.config.num_opponents} of each side; the nearest that can is {below}."
-            )
         return SelfPlayCarried(self._ppo.carry(num_envs, experience), jnp.zeros((num_envs, 2)))
 
     def policy(self, state: SelfPlayState, progress: Any = None) -> tuple[Any, Any]:
@@ -163,13 +152,23 @@ class SelfPlay:
         memory: dict[str, Any],
         greedy: bool = False,
     ) -> tuple[PyTree, Drawn, dict[str, Any]]:
-        """Chooses actions for all agents."""
+        """Chooses actions for all agents.
+
+        Raises:
+            InvalidValueError: environments that cannot be shared out evenly.
+        """
         own, frozen = policy
         own_key, frozen_key = jax.random.split(key)
         actions, drawn, after = self._ppo.act(own, own_key, seen, memory, greedy)
         if frozen is None:
             return actions, drawn, after
         num_envs, groups = seen.alive.shape[0], self.config.num_opponents
+        if num_envs % (2 * groups):
+            below = max(2 * groups, num_envs - num_envs % (2 * groups))
+            raise InvalidValueError(
+                f"num_envs={num_envs} cannot be shared out among num_opponents={groups} of each side; "
+                f"the nearest that can is {below}."
+            )
 
         def grouped(leaf):  # the share of one opponent of each side, in both halves
             halves = leaf.reshape(2, groups, -1, *leaf.shape[1:])

@@ -53,6 +53,54 @@ _ATARI = {
     "value_coefficient": 0.5,
 }
 
+# Of the particle worlds. Far values are hard to learn where nothing ends but by the
+# time limit: a short horizon and scaled rewards help most.
+_PARTICLES = {
+    "total_steps": 2_000_000,
+    "num_envs": 32,
+    "num_steps": 50,
+    "learning_rate": 1e-3,
+    "gamma": 0.9,
+    "normalize_rewards": True,
+    "clip_range_value": None,
+}
+
+# The settings of JaxMARL's MAPPO for SMAX, with fewer environments: Rutherford et al., "JaxMARL:
+# Multi-Agent RL Environments and Algorithms in JAX", 2023.
+_BATTLE = {
+    "total_steps": 3_000_000,
+    "num_envs": 64,
+    "num_steps": 128,
+    "learning_rate": 2e-3,
+    "network": "gru",
+    "activation": "relu",
+    "recurrent_size": 128,
+    "entropy_coefficient": 0.0,
+    "max_grad_norm": 0.25,
+    "clip_range_value": None,
+}
+
+# Soups are far from the first steps: hints along the way, which fade out, lead there (Carroll et al.
+# 2019).
+_KITCHEN = {
+    "total_steps": 5_000_000,
+    "num_envs": 64,
+    "num_steps": 128,
+    "learning_rate": 1e-3,
+    "normalize_rewards": True,
+    "shaping_steps": 2_500_000,
+    "clip_range_value": None,
+}
+
+# Values are learnt best close to zero, and soon enough from short sequences.
+_PARTICLES_BY_VALUES = {
+    "total_steps": 500_000,
+    "num_envs": 16,
+    "network": "mlp",
+    "hidden_sizes": (64, 64),
+    "gamma": 0.9,
+}
+
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "ppo": {
         # Threshold 195, at most 200. Measured: 200.
@@ -227,7 +275,17 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-FAMILIES: dict[str, dict[str, dict[str, Any]]] = {"ppo": {"ALE/": _ATARI}}
+_AGENTS = {"mpe/": _PARTICLES, "smax/": _BATTLE, "overcooked": _KITCHEN}
+_BY_VALUES = {"mpe/": _PARTICLES_BY_VALUES}
+
+FAMILIES: dict[str, dict[str, dict[str, Any]]] = {
+    "ppo": {"ALE/": _ATARI},
+    "ippo": _AGENTS,
+    "mappo": _AGENTS,
+    "iql": _BY_VALUES,
+    "vdn": _BY_VALUES,
+    "qmix": _BY_VALUES,
+}
 """Presets of all ids that begin alike, by algorithm and beginning."""
 
 
