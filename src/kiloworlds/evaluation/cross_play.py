@@ -127,7 +127,7 @@ def plot_cross_play(result: CrossPlay, title: str) -> Figure:
         for column in range(count):
             value = result.returns[row, column]
             color = "black" if value > middle else "white"
-            axes.text(column, row, f"{value:.3g}", ha="center", va="center", color=color, size=9)
+            axes.text(column, row, f"{value:#.3g}".rstrip("."), ha="center", va="center", color=color, size=9)
     names = [str(seed) for seed in result.seeds]
     axes.set_xticks(range(count), names)
     axes.set_yticks(range(count), names)
