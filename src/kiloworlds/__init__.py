@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kiloworlds.compat.pettingzoo import to_pettingzoo
     from kiloworlds.core.environment import Environment, MultiAgentEnvironment, Step
     from kiloworlds.core.registry import list_envs, make_environment, register
     from kiloworlds.training.run import Run, load
@@ -24,6 +25,7 @@ __all__ = [
     "make",
     "make_environment",
     "register",
+    "to_pettingzoo",
     "train",
 ]
 
@@ -39,6 +41,7 @@ _HOME = {
     "make": "vector.make",
     "make_environment": "core.registry",
     "register": "core.registry",
+    "to_pettingzoo": "compat.pettingzoo",
     "train": "training.train",
 }
 

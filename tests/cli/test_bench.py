@@ -13,6 +13,13 @@ def test_compiled_tells_each_size_and_the_best(json_of):
     assert result["num_envs"] == sizes[rates.index(max(rates))]
 
 
+def test_several_agents(json_of):
+    options = ("--num-envs", "64", "--devices", "2", "--env.N", "2")
+    result = json_of("bench", "mpe/simple_spread_v3", *options, *QUICK)
+    assert result["backend"] == "compiled"
+    assert result["steps_per_second"] > 0
+
+
 def test_sync(json_of):
     result = json_of("bench", "CartPole-v1", "--backend", "sync", "--num-envs", "2", *QUICK)
     assert result["backend"] == "sync"

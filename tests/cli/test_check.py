@@ -39,6 +39,16 @@ def test_faulty_environment(folder, command):
     assert "✗ 1 failed" in words
 
 
+def test_compiled_environment_of_several_agents(command):
+    path = _TESTS / "compiled_multi_agent_envs.py"
+    code, out, _ = command(
+        "check", f"{path}:Relay", "--env.runners", "4", "--only", "contract: agents"
+    )
+    assert code == 0
+    assert re.search("contract: agents +✓ ok +holds", out)
+    assert "Relay (compiled)" in out
+
+
 def test_json(folder, command):
     code, out, _ = command("check", "kw_envs:ArrayReward", "--json", *QUICK)
     report = json.loads(out)

@@ -213,3 +213,10 @@ def test_what_has_no_meaning_is_refused_by_name(arguments, message):
 def test_unknown_id():
     with pytest.raises(UnknownNameError, match="CartPole-v1"):
         envpool.make("CartPol-v1", num_envs=1)
+
+
+def test_several_agents_are_refused():
+    with pytest.raises(
+        InvalidValueError, match=r"several agents \(agent_0, agent_1\) are not supported"
+    ):
+        envpool.make("mpe/simple_spread_v3", num_envs=2, N=2)

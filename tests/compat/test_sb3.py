@@ -229,3 +229,10 @@ def test_what_has_no_meaning_is_refused_by_name(arguments, message):
 def test_other_autoreset_modes_are_refused():
     with pytest.raises(InvalidValueError, match=r"NEXT_STEP.*'same_step'"):
         SB3VecEnv(kw.make("CartPole-v1", 2, autoreset_mode="next_step"))
+
+
+def test_several_agents_are_refused():
+    with pytest.raises(
+        InvalidValueError, match=r"SB3VecEnv: .* several agents \(agent_0, agent_1\)"
+    ):
+        SB3VecEnv(kw.make("mpe/simple_spread_v3", 2, N=2))

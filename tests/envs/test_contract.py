@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from registered_ids import all_ids
 
 import kiloworlds
 from kiloworlds.core.environment import Environment, Step
@@ -15,7 +16,7 @@ from kiloworlds.core.time_limit import TimeLimit
 from kiloworlds.testing.contract import check_environment
 
 
-@pytest.mark.parametrize("id", kiloworlds.list_envs())
+@pytest.mark.parametrize("id", all_ids())
 def test_registered_environment(id):
     check_environment(kiloworlds.make_environment(id))
 

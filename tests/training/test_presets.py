@@ -1,6 +1,7 @@
 import gymnasium
 import numpy as np
 import pytest
+from registered_ids import is_multi_agent
 
 import kiloworlds as kw
 from kiloworlds.core.registry import find_spec
@@ -38,10 +39,6 @@ def test_is_a_valid_configuration_of_a_known_environment(algorithm, env_id):
     if env_id.startswith("ALE/"):
         pytest.importorskip("ale_py")  # registers the games
     assert find_spec(env_id) is not None or env_id in gymnasium.registry
-
-
-def is_multi_agent(env_id):
-    return isinstance(kw.make_environment(env_id), kw.MultiAgentEnvironment)
 
 
 def test_every_compiled_environment_of_ours_has_one_with_a_level():

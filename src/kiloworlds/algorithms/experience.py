@@ -87,8 +87,8 @@ class KindLayout:
 
     def __init__(self, kinds: tuple[AgentKind, ...]):
         self.kinds = kinds
-        self.names = tuple(kind.name for kind in kinds)
-        self.sizes = tuple(len(kind.agents) for kind in kinds)
+        self.names: tuple[str, ...] = tuple(kind.name for kind in kinds)
+        self.sizes: tuple[int, ...] = tuple(len(kind.agents) for kind in kinds)
 
     def blocks(self, tree: PyTree) -> dict[str, Any]:
         """Values laid out in blocks where agents are of several kinds, as a dictionary always."""

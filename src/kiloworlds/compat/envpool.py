@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from kiloworlds.compat.refusals import refuse
+from kiloworlds.compat.refusals import refuse, refuse_several_agents
 from kiloworlds.core.checks import require_count
 from kiloworlds.core.errors import (
     InvalidValueError,
@@ -456,6 +456,7 @@ def _build(task_id: str, kwargs: dict[str, Any]) -> tuple[VectorEnv, EnvSpec]:
         episode_statistics=False,
         **others,
     )
+    refuse_several_agents("envpool.make", vector)
     config = namedtuple("Config", settings)(**settings)
     spec = EnvSpec(
         task_id,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.vector.base import VectorEnv
 
 
 def refuse(call: str, name: str, value: Any, reason: str) -> InvalidValueError:
@@ -16,6 +17,21 @@ def refuse(call: str, name: str, value: Any, reason: str) -> InvalidValueError:
         reason: why not, and what to do instead, without a full stop.
     """
     return InvalidValueError(f"{call}: {name}={value!r} is not supported: {reason}.")
+
+
+def refuse_several_agents(call: str, vector: VectorEnv) -> None:
+    """Closes a vector whose environments have several agents, and says that only `make` runs those.
+
+    Raises:
+        InvalidValueError: it has.
+    """
+    agents = getattr(vector, "possible_agents", None)
+    if agents is not None:
+        vector.close()
+        raise InvalidValueError(
+            f"{call}: environments of several agents ({', '.join(map(str, agents))}) are not "
+            "supported; kiloworlds.make runs them, with an agent axis."
+        )
 
 
 def as_factory(env: Callable[..., Any], env_kwargs: dict[str, Any]) -> Callable[[], Any]:

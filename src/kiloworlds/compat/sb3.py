@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from kiloworlds.compat.refusals import as_factory, refuse
+from kiloworlds.compat.refusals import as_factory, refuse, refuse_several_agents
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError, did_you_mean
 from kiloworlds.core.registry import find_spec
@@ -58,7 +58,7 @@ class SB3VecEnv(vec_env.VecEnv):
             name gets ".monitor.csv" appended. None writes none.
 
     Raises:
-        InvalidValueError: a vector in another autoreset mode.
+        InvalidValueError: a vector in another autoreset mode, or of several agents.
 
     Example:
         from stable_baselines3 import PPO
@@ -79,6 +79,7 @@ class SB3VecEnv(vec_env.VecEnv):
                 f"SB3VecEnv got a vector with autoreset_mode={getattr(mode, 'name', mode)}; SB3 needs "
                 "'same_step'."
             )
+        refuse_several_agents("SB3VecEnv", vector)
         self.vector = vector
         self._rows = np.arange(vector.num_envs)
         self._counts = episode_statistics

@@ -5,6 +5,7 @@ random generator. `to_gymnasium` and `from_gymnasium` convert at the border.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -246,7 +247,7 @@ class Dict(Space):
 
     items: tuple[tuple[str, Space], ...]
 
-    def __init__(self, spaces: dict[str, Space]):
+    def __init__(self, spaces: Mapping[str, Space]):
         object.__setattr__(self, "items", tuple(sorted(spaces.items(), key=lambda item: item[0])))
         if not self.items:
             raise InvalidValueError("Dict({}): it needs at least one space.")

@@ -81,7 +81,7 @@ class TimeLimit(Environment):
 class MultiAgentTimeLimit(TimeLimit, MultiAgentEnvironment):
     """The same for an environment with several agents: the episode of all is truncated."""
 
-    env: MultiAgentEnvironment
+    env: MultiAgentEnvironment  # type: ignore[assignment]
 
     team_reward: ClassVar[Any] = property(lambda self: self.env.team_reward)
 

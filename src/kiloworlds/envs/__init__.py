@@ -4,6 +4,8 @@ from kiloworlds.core.registry import register
 
 _CLASSIC = "kiloworlds.envs.classic"
 _TOY_TEXT = "kiloworlds.envs.toy_text"
+_MULTIAGENT = "kiloworlds.envs.multiagent"
+_MPE = "kiloworlds.envs.multiagent.mpe"
 
 
 def _builtin(id: str, entry_point: str, steps: int | None, threshold: float | None, **kwargs):
@@ -40,3 +42,24 @@ _builtin("Taxi-v4", f"{_TOY_TEXT}.taxi:Taxi", 200, None)
 _builtin("Blackjack-v1", f"{_TOY_TEXT}.blackjack:Blackjack", None, None, sab=True, natural=False)
 _builtin("Catch-v0", f"{_TOY_TEXT}.catch:Catch", None, 1.0)
 _builtin("NChain-v0", f"{_TOY_TEXT}.nchain:NChain", 1000, None)
+
+# mpe2's episodes are 25 steps long (its `max_cycles`).
+_builtin("mpe/simple_v3", f"{_MPE}.simple:Simple", 25, None)
+_builtin("mpe/simple_spread_v3", f"{_MPE}.simple_spread:SimpleSpread", 25, None)
+_builtin("mpe/simple_tag_v3", f"{_MPE}.simple_tag:SimpleTag", 25, None)
+_builtin("mpe/simple_adversary_v3", f"{_MPE}.simple_adversary:SimpleAdversary", 25, None)
+_builtin("mpe/simple_push_v3", f"{_MPE}.simple_push:SimplePush", 25, None)
+_builtin("mpe/simple_reference_v3", f"{_MPE}.simple_reference:SimpleReference", 25, None)
+_builtin(
+    "mpe/simple_speaker_listener_v4",
+    f"{_MPE}.simple_speaker_listener:SimpleSpeakerListener",
+    25,
+    None,
+)
+_builtin("mpe/simple_crypto_v3", f"{_MPE}.simple_crypto:SimpleCrypto", 25, None)
+_builtin("mpe/simple_world_comm_v3", f"{_MPE}.simple_world_comm:SimpleWorldComm", 25, None)
+
+# Ten rounds of ten steps.
+_builtin("coin_game", f"{_MULTIAGENT}.coin_game:CoinGame", 100, None)
+# The riddle has a last day of its own, which depends on how many prisoners there are.
+_builtin("switch_riddle", f"{_MULTIAGENT}.switch_riddle:SwitchRiddle", None, None)

@@ -82,9 +82,11 @@ def cross_play(run: "Run", episodes: int = 64, seed: int = 10_000) -> CrossPlay:
 
 def _sides(layout: KindLayout) -> tuple[str, str]:
     """What plays by the first policy, and what by the second."""
-    if len(layout.kinds) > 1:
-        return layout.names[0], " and ".join(layout.names[1:])
-    return layout.kinds[0].agents[0], "the other agents"
+    first, *others = layout.names
+    if others:
+        return first, " and ".join(others)
+    (kind,) = layout.kinds
+    return kind.agents[0], "the other agents"
 
 
 class PairedPolicies:
@@ -127,7 +129,8 @@ def plot_cross_play(result: CrossPlay, title: str) -> Figure:
         for column in range(count):
             value = result.returns[row, column]
             color = "black" if value > middle else "white"
-            axes.text(column, row, f"{value:#.3g}".rstrip("."), ha="center", va="center", color=color, size=9)
+            words = f"{value:#.3g}".rstrip(".")
+            axes.text(column, row, words, ha="center", va="center", color=color, size=9)
     names = [str(seed) for seed in result.seeds]
     axes.set_xticks(range(count), names)
     axes.set_yticks(range(count), names)

@@ -157,6 +157,7 @@ def _check_agents(env: Environment, key: Key[Array, ""]) -> None:
         finds = (
             jnp.stack([each.all() for each in have_some]).all() if have_some else jnp.bool_(True),
             ~(alive & ~before).any(),
+            alive.any() | step.terminated | step.truncated,
             blind,
             ~paid,
             jnp.bool_(not env.team_reward) | (step.reward == step.reward[0]).all(),
@@ -173,6 +174,7 @@ def _check_agents(env: Environment, key: Key[Array, ""]) -> None:
     wrongs = (
         "an agent has no legal action",
         "a dead agent is alive again within its episode",
+        "the episode goes on although no agent lives",
         "a dead agent observes something other than zeros",
         "a dead agent gets a reward, and team_reward is False",
         "team_reward is True, but agents get different rewards",

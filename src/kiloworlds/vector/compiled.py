@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from kiloworlds.core.checks import require_count, require_flag
 from kiloworlds.core.devices import elementwise_compiler_options
@@ -26,8 +26,19 @@ from kiloworlds.vector.infos import episode_infos, with_masks
 from kiloworlds.vector.sharding import device_mesh, shard_environments
 
 
+class Outcome(NamedTuple):
+    """What one step tells: of several agents flags are `[N, A]`, and `masks` says what they may do."""
+
+    step: VectorStep
+    terminated: Bool[Array, "N ..."]
+    truncated: Bool[Array, "N ..."]
+    masks: dict[str, PyTree]
+
+
 class CompiledVectorEnv(VectorEnv):
     """Runs `num_envs` copies of a compiled environment as a `gymnasium.vector.VectorEnv`.
+
+    Environments of several agents run in `CompiledAgentsVectorEnv`, which has their axis.
 
     Batched parameters: a field of `env` with one axis more than in `reference` gives each copy its
     own value. Environment i is seeded with its own seed, so results depend neither on how many
@@ -91,11 +102,13 @@ class CompiledVectorEnv(VectorEnv):
             return jax.jit(shard_environments(function, self._mesh), compiler_options=options)
 
         self._init = shard(self.functions.init_from_seeds)
-        self._step = shard(self.functions.step)
+        self._step = shard(self._advance)
         self._reset_where = shard(self.functions.reset_where)
-        self._reset_info = shard(self.functions.reset_info)
+        self._look = shard(lambda state: (self.functions.reset_info(state), self._masks_in(state)))
         self._state: VectorState | None = None
         self._observation: PyTree = None
+        self._masks: dict[str, PyTree] = {}
+        self._tells_of_starts = False  # whether the environment has infos of a reset
         self._finished = np.zeros(num_envs, bool)
         self._start_times = np.zeros(num_envs)
 
@@ -170,8 +183,11 @@ class CompiledVectorEnv(VectorEnv):
         self._was_reset = True
         self._finished[mask] = False
         self._start_times[mask] = time.perf_counter()
-        info = self._reset_info(self.state)
-        return self._give(self._observation), with_masks(info, mask, self._give)
+        info, self._masks = self._look(self.state)
+        self._tells_of_starts = bool(info)
+        return self._give(self._observation), with_masks(
+            info, mask, self._give
+        ) | self._mask_infos()
 
     def _restart(self, seed: Any) -> None:
         if seed is not None:
@@ -194,24 +210,41 @@ class CompiledVectorEnv(VectorEnv):
         actions = self._check_actions(actions)
         if self.autoreset_mode == AutoresetMode.DISABLED and self._finished.any():
             raise self._needs_reset(int(np.argmax(self._finished)))
-        self._state, step = self._step(self.state, actions)
+        self._state, outcome = self._step(self.state, actions)
+        step, self._masks = outcome.step, outcome.masks
         self._observation = step.observation
         self._finished = np.array(step.finished)
         infos = self._infos(step)
         return (
             self._give(step.observation),
             self._give(step.reward),
-            self._give(step.terminated),
-            self._give(step.truncated),
+            self._give(outcome.terminated),
+            self._give(outcome.truncated),
             infos,
         )
+
+    def _advance(self, state: VectorState, actions: PyTree) -> tuple[VectorState, Outcome]:
+        """The compiled program of a step."""
+        state, step = self.functions.step(state, actions)
+        return state, Outcome(step, step.terminated, step.truncated, {})
+
+    def _masks_in(self, state: VectorState) -> dict[str, PyTree]:
+        """Infos `[N, ...]` that reset and step always give, by compiled code; of one agent none."""
+        return {}
+
+    def _mask_infos(self) -> dict[str, Any]:
+        return with_masks(self._masks, np.ones(self.num_envs, bool), self._give)
 
     def _give(self, tree: PyTree) -> PyTree:
         return tree if self._output == "jax" else jax.tree.map(np.array, tree)
 
     def _infos(self, step: VectorStep) -> dict[str, Any]:
-        infos = with_masks(step.info, np.ones(self.num_envs, bool), self._give)
         finished = self._finished
+        told = np.ones(self.num_envs, bool)
+        if step.info and not self._tells_of_starts:
+            same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
+            told = ~(finished if same_step else np.asarray(step.was_reset))
+        infos = with_masks(step.info, told, self._give) | self._mask_infos()
         if not finished.any():
             return infos
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
@@ -222,7 +255,12 @@ class CompiledVectorEnv(VectorEnv):
         if self._episode_statistics:
             now = time.perf_counter()
             seconds = now - self._start_times
-            infos |= episode_infos(finished, step.episode_return, step.episode_length, seconds)  # type: ignore[arg-type]
+            infos |= episode_infos(
+                finished,
+                np.asarray(step.episode_return),
+                np.asarray(step.episode_length),
+                seconds,
+            )
             self._start_times[finished] = now
         return infos
 

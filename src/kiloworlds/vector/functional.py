@@ -257,7 +257,10 @@ class VectorFunctions:
     ) -> tuple[PyTree, PyTree, dict[str, Any]]:
         environments, observation = self._start_over(state, mask, environments, observation)
         if info:
-            info = select(mask, self._reset_info(state.parameters, environments), info)
+            fresh = self._reset_info(state.parameters, environments)
+            # Where an environment has nothing to say of a start, zeros stand there.
+            fresh = fresh or jax.tree.map(jnp.zeros_like, info)
+            info = select(mask, fresh, info)
         return environments, observation, info
 
     def _start_over_sparsely(

@@ -27,10 +27,14 @@ def with_masks(info: dict[str, Any], mask: np.ndarray, give: Callable = np.array
 def episode_infos(
     finished: np.ndarray, returns: np.ndarray, lengths: np.ndarray, seconds: np.ndarray
 ) -> dict[str, Any]:
-    """The entries "episode" (return "r", length "l", seconds "t") and its mask, all `[N]`."""
+    """The entries "episode" (return "r", length "l", seconds "t") and its mask, all `[N]`.
+
+    Of several agents returns are `[N, A]`.
+    """
+    counts = finished[:, None] if np.ndim(returns) > 1 else finished
     return {
         "episode": {
-            "r": np.where(finished, returns, 0.0),
+            "r": np.where(counts, returns, 0.0),
             "l": np.where(finished, lengths, 0),
             "t": np.where(finished, seconds, 0.0),
         },

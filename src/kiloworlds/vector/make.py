@@ -17,7 +17,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode
 
 from kiloworlds.core.checks import require_count
-from kiloworlds.core.environment import Environment
+from kiloworlds.core.environment import Environment, MultiAgentEnvironment
 from kiloworlds.core.errors import (
     InvalidValueError,
     MissingDependencyError,
@@ -29,6 +29,7 @@ from kiloworlds.core.user_code import load_user_object
 from kiloworlds.vector.base import VectorEnv, parse_autoreset_mode
 from kiloworlds.vector.choice import host_backend
 from kiloworlds.vector.compiled import CompiledVectorEnv
+from kiloworlds.vector.compiled_agents import CompiledAgentsVectorEnv
 from kiloworlds.vector.native.engines import (
     Engine,
     Wanted,
@@ -59,6 +60,7 @@ def make(
     autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
     devices: int = 1,
     output: Literal["numpy", "jax"] = "numpy",
+    check_legal: bool | None = None,
     episode_statistics: bool = True,
     num_workers: int | None = None,
     batch_size: int | None = None,
@@ -93,6 +95,8 @@ def make(
             "next_step" or "disabled".
         devices: JAX devices to spread compiled environments over.
         output: for compiled environments, "numpy" or "jax" arrays.
+        check_legal: for compiled environments of several agents, whether `step` refuses actions outside
+            their masks; None checks where the output is "numpy".
         episode_statistics: whether infos report "episode" at each end.
         num_workers, batch_size: of the process, thread and native backends: workers or threads, and
             how many results `recv` returns.
@@ -141,6 +145,7 @@ def make(
             "episode_statistics": episode_statistics,
         },
         compiled={"devices": devices, "output": output},
+        check_legal=check_legal,
         pool={
             name: value
             for name, value in pool_options.items()
@@ -182,6 +187,7 @@ class _Request:
     pixels: PixelOptions | None
     common: dict[str, Any]
     compiled: dict[str, Any]
+    check_legal: bool | None
     pool: dict[str, Any]
     env_kwargs: dict[str, Any]
 
@@ -235,13 +241,11 @@ def _make_compiled(request: _Request, spec: EnvSpec) -> CompiledVectorEnv:
     _refuse_pool_options(request, "compiled")
     parameters = dict(request.env_kwargs)
     render_mode = parameters.pop("render_mode", None)
-    envs = CompiledVectorEnv(
+    envs = _compiled_vector(
+        request,
         spec.build(**parameters),
-        request.num_envs,
         reference=spec.build_reference(**parameters),
         spec_id=spec.id,
-        **request.common,
-        **request.compiled,
     )
     if render_mode not in (None, envs.render_mode):
         raise InvalidValueError(
@@ -262,9 +266,18 @@ def _make_compiled_instance(request: _Request, env: Environment) -> CompiledVect
             f"make() got the parameters {names} for an environment that is already built; build it "
             "with them, or use dataclasses.replace."
         )
-    return CompiledVectorEnv(
-        env, request.num_envs, reference=_unbatched(env), **request.common, **request.compiled
-    )
+    return _compiled_vector(request, env, reference=_unbatched(env))
+
+
+def _compiled_vector(request: _Request, env: Environment, **options: Any) -> CompiledVectorEnv:
+    """The executor for an environment of one agent or of several."""
+    options = options | request.common | request.compiled
+    if isinstance(env, MultiAgentEnvironment):
+        return CompiledAgentsVectorEnv(
+            env, request.num_envs, check_legal=request.check_legal, **options
+        )
+    _refuse_check_legal(request)
+    return CompiledVectorEnv(env, request.num_envs, **options)
 
 
 def _refuse_pool_options(request: _Request, backend: str) -> None:
@@ -278,7 +291,16 @@ def _refuse_pool_options(request: _Request, backend: str) -> None:
         )
 
 
+def _refuse_check_legal(request: _Request) -> None:
+    if request.check_legal is not None:
+        raise InvalidValueError(
+            f"check_legal={request.check_legal!r} is a setting of compiled environments of several "
+            "agents."
+        )
+
+
 def _refuse_compiled_options(request: _Request) -> None:
+    _refuse_check_legal(request)
     if request.compiled != {"devices": 1, "output": "numpy"}:
         raise InvalidValueError(
             "devices and output are settings of compiled environments; "

@@ -1,0 +1,186 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from compiled_multi_agent_envs import Hunt, Relay
+
+import kiloworlds as kw
+from kiloworlds.compat import jaxmarl as ours
+from kiloworlds.compat.jaxmarl_names import NAMES, Entry
+from kiloworlds.core.errors import InvalidValueError, UnknownNameError
+from kiloworlds.core.time_limit import with_time_limit
+
+KEY = jax.random.PRNGKey(0)
+OFFERED = [name for name, entry in NAMES.items() if isinstance(entry, Entry)]
+
+
+def test_the_interface_with_dying_agents():
+    env = ours.JaxMARLEnv(Relay(bonus=2.0), world_state=True)
+    assert env.agents == ["runner_0", "runner_1", "runner_2"]
+    assert env.num_agents == 3
+    assert env.agent_classes == {"runner": env.agents}
+    assert env.action_space("runner_1").n == 4
+    assert env.observation_space("runner_1").shape == (2,)
+    observations, state = env.reset(KEY)
+    start = observations["world_state"][0]
+    assert observations["runner_1"].tolist() == [start + 1, 1]
+    masks = env.get_avail_actions(state)
+    assert masks["runner_1"].tolist() == [True, True, False, False]
+    assert env.get_legal_moves(state).keys() == masks.keys()
+    actions = {"runner_0": 0, "runner_1": 1, "runner_2": 2}
+    observations, state, rewards, dones, infos = env.step(KEY, state, actions)
+    assert rewards == {"runner_0": 0, "runner_1": 12, "runner_2": 24}
+    assert dones == {"runner_0": True, "runner_1": False, "runner_2": False, "__all__": False}
+    assert observations["runner_0"].tolist() == [0, 0]
+    assert observations["world_state"].tolist() == [start, 1]
+    assert infos["shaped_reward"] == {"runner_0": 0, "runner_1": 6, "runner_2": 12}
+    assert infos["won"].tolist() == infos["truncated"].tolist() == [False] * 3
+    assert env.get_obs(state)["runner_2"].tolist() == [start + 1, 2]
+    _, state, *_ = env.step(KEY, state, actions)
+    last, after, *_ = env.step_env(KEY, state, actions)
+    assert last["world_state"].tolist() == [start, 3]
+    assert int(after.steps) == 3
+    first, state, rewards, dones, infos = env.step(KEY, state, actions)
+    assert rewards == {"runner_0": 0, "runner_1": 0, "runner_2": 24}
+    assert all(dones.values())
+    assert infos["won"].all()
+    assert int(state.steps) == 0
+    assert first["runner_0"].tolist() == [float(state.start) + 1, 1]
+    assert float(state.start) != start
+
+
+def test_a_given_state_to_start_over_from():
+    env = ours.JaxMARLEnv(with_time_limit(Hunt(), 1))
+    actions = {"hunter_0": 0, "hunter_1": 0, "prey": 1}
+    _, state = env.reset(KEY)
+    _, wanted = env.reset(jax.random.PRNGKey(5))
+    observations, state, _, dones, infos = env.step(KEY, state, actions, wanted)
+    assert dones["__all__"]
+    assert infos["truncated"].all()
+    jax.tree.map(np.testing.assert_array_equal, state, wanted)
+    assert observations["prey"].tolist() == [wanted.inner.place]
+    assert observations["hunter_1"].shape == (3,)
+
+
+def test_keys_of_every_kind_and_streams():
+    env = ours.JaxMARLEnv(Relay())
+    typed = jax.random.key(0)
+    assert env.reset(KEY)[1].start == env.reset(typed)[1].start
+    keys = jax.random.split(jax.random.key(1, impl="rbg"), 64)
+    starts = jax.vmap(env.reset)(keys)[1].start
+    assert len(np.unique(starts)) > 50
+    sequence = jnp.stack([jax.random.PRNGKey(seed) for seed in range(64)])
+    assert len(np.unique(jax.vmap(env.reset)(sequence)[1].start)) > 50
+
+
+def test_under_jit_vmap_and_scan():
+    env = ours.JaxMARLEnv(with_time_limit(Hunt(), 3))
+    calm = {"hunter_0": 0, "hunter_1": 0, "prey": 2}
+
+    def rollout(key):
+        _, state = env.reset(key)
+
+        def advance(state, key):
+            _, state, rewards, dones, _ = env.step(key, state, calm)
+            return state, (rewards, dones["__all__"], state.inner.place)
+
+        return jax.lax.scan(advance, state, jax.random.split(key, 12))[1]
+
+    rewards, over, places = jax.jit(jax.vmap(rollout))(jax.random.split(KEY, 16))
+    assert over.tolist() == [[False, False, True] * 4] * 16
+    assert (rewards["prey"] == 2).all()
+    assert len(np.unique(places[:, 2::3])) == 4  # each start is drawn anew
+
+
+def test_renamed_and_reordered_agents():
+    env = ours.JaxMARLEnv(Relay(), agents=("a", "b", "c"), order=("c", "a", "b"), team_reward=True)
+    assert env.agents == ["c", "a", "b"]
+    _, state = env.reset(KEY)
+    _, state, rewards, dones, infos = env.step(KEY, state, {"a": 0, "b": 1, "c": 2})
+    assert rewards == {"a": 0, "b": 11, "c": 22, "__all__": 0}
+    assert dones["a"]
+    assert not dones["c"]
+    assert infos["shaped_reward"] == {"a": 0, "b": 5.5, "c": 11}
+
+
+def test_what_is_wrong_is_named():
+    env = ours.JaxMARLEnv(Relay())
+    _, state = env.reset(KEY)
+    with pytest.raises(InvalidValueError, match="no action of agent 'runner_1'"):
+        env.step(KEY, state, {"runner_0": 0, "runner_2": 0})
+    with pytest.raises(InvalidValueError, match=r"'runer_1' is no agent of Relay.*'runner_1'"):
+        env.action_space("runer_1")
+
+
+def test_names_that_are_not_there():
+    with pytest.raises(UnknownNameError, match=r"'MPE_simple_spred_v3'.*'MPE_simple_spread_v3'"):
+        ours.make("MPE_simple_spred_v3")
+    with pytest.raises(InvalidValueError, match=r"make\('ant_4x2'\): Brax"):
+        ours.make("ant_4x2")
+    with pytest.raises(InvalidValueError, match="CartPole-v1 has a single agent"):
+        ours.make("CartPole-v1")
+    assert "halfcheetah_6x1" in ours.registered_envs
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_every_name_that_is_offered_can_be_made(name):
+    env = ours.make(name)
+    assert env.name == name
+    observations, state = jax.eval_shape(env.reset, KEY)
+    actions = {agent: jax.eval_shape(env.action_space(agent).sample, KEY) for agent in env.agents}
+    stepped = jax.eval_shape(env.step, KEY, state, actions)
+    assert stepped[0].keys() == observations.keys() >= set(env.agents)
+    assert stepped[3].keys() == {*env.agents, "__all__"}
+    for agent in env.agents:
+        assert stepped[0][agent].shape == env.observation_space(agent).shape
+        assert stepped[2][agent].shape == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("MPE_simple_spread_v3", {"num_agents": 4, "num_landmarks": 4, "max_steps": 7}, 4),
+        ("MPE_simple_tag_v3", {"num_good_agents": 2, "num_adversaries": 4, "num_obs": 1}, 6),
+        ("mpe/simple_spread_v3", {"N": 5}, 5),
+    ],
+)
+def test_parameters_by_the_names_of_jaxmarl(name, given, expected):
+    env = ours.make(name, **given)
+    assert env.num_agents == expected
+    assert env.env.max_episode_steps == given.get("max_steps", 25)
+
+
+def test_continuous_actions():
+    env = ours.make("MPE_simple_spread_v3", action_type="Continuous")
+    assert env.action_space("agent_0").shape == (5,)
+    _, state = env.reset(KEY)
+    with pytest.raises(InvalidValueError, match="actions of 'agent_0' are Box"):
+        env.get_avail_actions(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("MPE_simple_spread_v3", {"num_landmarks": 2}, "num_landmarks=2 is not supported.*each"),
+        ("MPE_simple_push_v3", {"num_landmarks": 3}, "num_landmarks=3 is not .*: here it is 2"),
+        ("MPE_simple_tag_v3", {"action_type": "Turbo"}, "give 'Discrete' or 'Continuous'"),
+        ("MPE_simple_tag_v3", {"num_goods": 2}, "takes no argument 'num_goods'.*'num_good'"),
+    ],
+)
+def test_parameters_that_do_not_fit(name, given, message):
+    with pytest.raises(InvalidValueError, match=message):
+        ours.make(name, **given)
+
+
+def test_steps_are_those_of_the_vector():
+    """The same rules, whatever the interface: equal states and actions give equal rewards."""
+    env = ours.make("MPE_simple_spread_v3")
+    envs = kw.make("mpe/simple_spread_v3", 2, seed=1)
+    envs.reset()
+    actions = np.array([[1, 2, 3], [4, 0, 1]])
+    state = envs.state_of(1)
+    observations, rewards, *_ = envs.step(actions)
+    stepped = env.step(KEY, state, dict(zip(env.agents, actions[1], strict=True)))
+    for index, agent in enumerate(env.agents):
+        np.testing.assert_allclose(stepped[0][agent], observations[1, index], atol=1e-6)
+        np.testing.assert_allclose(stepped[2][agent], rewards[1, index], rtol=1e-6)
