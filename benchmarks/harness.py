@@ -148,6 +148,8 @@ class Competitor:
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
+        while line and not line.startswith("{"):  # some libraries print while they are imported
+            line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self.name}: worker ended with code {self._process.wait()}")
         return json.loads(line)

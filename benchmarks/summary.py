@@ -11,11 +11,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from harness import HERE, median_interval
+from summary_figures import DOCS, save
+from summary_multiagent import multiagent_figure, multiagent_section
 from summary_pool import pool_section, simulators_section
 from summary_text import (
     absent_text,
@@ -29,9 +28,6 @@ from summary_text import (
     seconds_text,
     table,
 )
-
-DOCS = HERE.parent / "docs"
-IMAGES = DOCS / "images"
 
 # Okabe & Ito (2008): told apart with any colour vision. Ours is always the first.
 STYLES = {
@@ -475,13 +471,6 @@ def memory_section(name: str, result: dict[str, Any]) -> str:
     )
 
 
-def save(figure: Any, name: str) -> None:
-    figure.set_layout_engine("constrained")
-    IMAGES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(IMAGES / name, dpi=160)
-    plt.close(figure)
-
-
 def main() -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -496,6 +485,7 @@ def main() -> None:
     for question, section, figure in (
         ("envs", envs_section, envs_figure),
         ("training", training_section, training_figure),
+        ("multiagent", multiagent_section, multiagent_figure),
         ("pool", pool_section, None),
         ("simulators", simulators_section, None),
         ("memory", memory_section, None),

@@ -1,6 +1,6 @@
 """Learning curves in one form for all: episodes that ended and their summed returns, per update."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,7 @@ def summarise(
     Returns:
         `first_solved`: steps until the moving mean first reached SOLVED (None if never);
         `stays_solved`: steps after which it never fell below again (None if below at the end);
-        `steps`, `returns`: the curve, mean return of the episodes of each of POINTS equal parts (None
-        where none ended).
+        `steps`, `returns`: the curve (see `means_by_part`).
     """
     counts, sums = np.asarray(episodes, float), np.asarray(return_sums, float)
     total_counts = np.concatenate([[0.0], np.cumsum(counts)])
@@ -38,15 +37,33 @@ def summarise(
     stays = None
     if solved.any() and solved[-1]:
         stays = int(below[-1]) + 2 if below.size else 1
-    edges = np.linspace(0, len(counts), min(POINTS, len(counts)) + 1).astype(int)
-    part_counts = np.diff(total_counts[edges])
-    part_sums = np.diff(total_sums[edges])
     return {
         "first_solved": None if first is None else first * steps_per_update,
         "stays_solved": None if stays is None else stays * steps_per_update,
-        "steps": [int(edge) * steps_per_update for edge in edges[1:]],
-        "returns": [
-            round(float(total / count), 2) if count else None
-            for total, count in zip(part_sums, part_counts, strict=True)
-        ],
+        **means_by_part(episodes, {"returns": return_sums}, steps_per_update),
     }
+
+
+def means_by_part(
+    episodes: Sequence[float], sums: Mapping[str, Sequence[float]], steps_per_update: int
+) -> dict[str, Any]:
+    """Means over the episodes that ended in each of POINTS equal parts of a training.
+
+    Args:
+        episodes: how many ended, per update.
+        sums: over those episodes, by name.
+
+    Returns:
+        By the same names the means (None where no episode ended), and `steps`, the end of each part.
+    """
+    count = np.asarray(episodes, float)
+    edges = np.linspace(0, len(count), min(POINTS, len(count)) + 1).astype(int)
+    count = np.add.reduceat(count, edges[:-1])
+    curves: dict[str, Any] = {"steps": [int(edge) * steps_per_update for edge in edges[1:]]}
+    for name, values in sums.items():
+        totals = np.add.reduceat(np.asarray(values, float), edges[:-1])
+        curves[name] = [
+            round(float(total / n), 4) if n else None
+            for total, n in zip(totals, count, strict=True)
+        ]
+    return curves

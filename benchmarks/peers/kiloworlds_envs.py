@@ -4,11 +4,12 @@ import time
 from typing import Literal
 
 import jax
-from harness import repeat_for, serve
+from harness import AbsentError, repeat_for, serve
 from peers.driving import action_batches, drive
 
 import kiloworlds
 from kiloworlds.core.devices import configure
+from kiloworlds.core.registry import find_spec
 from kiloworlds.vector.compiled import CompiledVectorEnv
 from kiloworlds.vector.random_rollout import random_rollout
 
@@ -23,6 +24,8 @@ def make(
     devices: int = 1,
 ):
     """`mode` is "rollout" (`random_rollout` of `steps` steps) or "step" (numpy actions)."""
+    if backend == "compiled" and find_spec(env) is None:
+        raise AbsentError(f"kiloworlds has no {env}")
     if devices > 1:
         configure(cpu_devices=devices)
         envs = kiloworlds.make(env, num_envs=num_envs, backend=backend, devices=devices)

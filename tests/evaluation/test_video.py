@@ -112,7 +112,7 @@ def test_pace_of_other_backends_is_gymnasiums():
 )
 def test_moments_say_what_was_done_and_earned(env_id, action, words):
     envs = kiloworlds.make(env_id, 1, autoreset_mode="disabled")
-    first, *_, last = play_episode(envs, lambda _: np.array([action]), seed=0, max_steps=2)
+    first, *_, last = play_episode(envs, lambda *_: np.array([action]), seed=0, max_steps=2)
     assert (first.action, first.reward) == (None, 0)
     assert last.action == words
     if env_id == "Taxi-v3":

@@ -63,3 +63,61 @@ _builtin("mpe/simple_world_comm_v3", f"{_MPE}.simple_world_comm:SimpleWorldComm"
 _builtin("coin_game", f"{_MULTIAGENT}.coin_game:CoinGame", 100, None)
 # The riddle has a last day of its own, which depends on how many prisoners there are.
 _builtin("switch_riddle", f"{_MULTIAGENT}.switch_riddle:SwitchRiddle", None, None)
+
+# JaxNav's episodes are 500 steps long (its `max_steps`); "4r" stands for four robots.
+_NAVIGATION = f"{_MULTIAGENT}.navigation.navigation:Navigation"
+_builtin("navigation/random-1r", _NAVIGATION, 500, None, robots=1)
+_builtin("navigation/random-4r", _NAVIGATION, 500, None, robots=4)
+_builtin("navigation/random-10r", _NAVIGATION, 500, None, robots=10)
+_builtin("navigation/blank-1r", _NAVIGATION, 500, None, layout="blank")
+_builtin("navigation/corridor-4r", _NAVIGATION, 500, None, layout="corridor-4")
+_builtin("navigation/circle-10r", _NAVIGATION, 500, None, layout="circle-10")
+
+# Both versions' episodes are 400 steps long; `horizon` of the first is set along with it.
+_OVERCOOKED = f"{_MULTIAGENT}.overcooked"
+for _layout in (
+    "cramped_room",
+    "asymm_advantages",
+    "coord_ring",
+    "forced_coord",
+    "counter_circuit",
+):
+    _builtin(f"overcooked/{_layout}", f"{_OVERCOOKED}:Overcooked", 400, None, layout=_layout)
+    _builtin(f"overcooked_v2/{_layout}", f"{_OVERCOOKED}:OvercookedV2", 400, None, layout=_layout)
+for _layout in (
+    "cramped_room_v2",
+    "asymm_advantages_recipes_center",
+    "two_rooms",
+    "grounded_coord_simple",
+    "grounded_coord_ring",
+    "test_time_simple",
+    "test_time_wide",
+    "demo_cook_simple",
+    "demo_cook_wide",
+):
+    _builtin(f"overcooked_v2/{_layout}", f"{_OVERCOOKED}:OvercookedV2", 400, None, layout=_layout)
+
+# JaxMARL's SMAX, whose episodes are 100 steps long (its `max_steps`).
+for _scenario in (
+    "3m",
+    "2s3z",
+    "25m",
+    "3s5z",
+    "8m",
+    "5m_vs_6m",
+    "10m_vs_11m",
+    "27m_vs_30m",
+    "3s5z_vs_3s6z",
+    "3s_vs_5z",
+    "6h_vs_8z",
+    "smacv2_5_units",
+    "smacv2_10_units",
+    "smacv2_20_units",
+):
+    _builtin(
+        f"smax/{_scenario}",
+        f"{_MULTIAGENT}.battle.environment:Battle",
+        100,
+        None,
+        scenario=_scenario,
+    )

@@ -1,0 +1,1 @@
+"""Battles of two armies after StarCraft, all units commanded one by one."""

@@ -1,0 +1,48 @@
+"""The matrix games of STORM by name, and the checks of a payoff matrix that users give."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from kiloworlds.core.errors import InvalidValueError
+
+Matrix = tuple[tuple[float, float], tuple[float, float]]
+
+
+def _symmetric(row_player: Matrix) -> tuple[Matrix, Matrix]:
+    """The payoffs of both players of a game in which they stand alike."""
+    (a, b), (c, d) = row_player
+    return row_player, ((a, c), (b, d))
+
+
+GAMES: dict[str, tuple[Matrix, Matrix]] = {
+    "prisoners-dilemma": _symmetric(((3, 0), (5, 1))),
+    "chicken": _symmetric(((3, 2), (5, 0))),
+    "stag-hunt": _symmetric(((4, 0), (2, 2))),
+    "pure-coordination": _symmetric(((1, 0), (0, 1))),
+    "bach-or-stravinsky": (((3, 0), (0, 2)), ((2, 0), (0, 3))),
+    "matching-pennies": (((1, -1), (-1, 1)), ((-1, 1), (1, -1))),
+}
+"""Payoffs of the row player and of the column player. Row and column 0 stand for red coins (cooperate,
+dove, stag), 1 for blue ones. The first five are those of Melting Pot 2.0's games "in the matrix"
+(Agapiou et al. 2022); of pure coordination it has three resources, here are two."""
+
+
+def as_payoffs(values: Any) -> Float[np.ndarray, "... 2 2 2"]:
+    """Payoffs as an array `[2, 2, 2]`, or `[N, 2, 2, 2]` for N different environments.
+
+    Raises:
+        InvalidValueError: they have another shape.
+    """
+    try:
+        payoffs = np.asarray(values, np.float32)
+    except (TypeError, ValueError):  # words, or lists of unequal lengths
+        payoffs = np.zeros(0)
+    if payoffs.shape[-3:] != (2, 2, 2):
+        raise InvalidValueError(
+            f"payoff_matrix={values!r} must have the shape [2, 2, 2], for two players a row for each of "
+            "their own strategies or the row player's, such as "
+            "(((3, 0), (5, 1)), ((3, 5), (0, 1)))."
+        )
+    return payoffs
