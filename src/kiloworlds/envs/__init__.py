@@ -63,6 +63,20 @@ _builtin("mpe/simple_world_comm_v3", f"{_MPE}.simple_world_comm:SimpleWorldComm"
 _builtin("coin_game", f"{_MULTIAGENT}.coin_game:CoinGame", 100, None)
 # The riddle has a last day of its own, which depends on how many prisoners there are.
 _builtin("switch_riddle", f"{_MULTIAGENT}.switch_riddle:SwitchRiddle", None, None)
+for _game in (
+    "prisoners-dilemma",
+    "chicken",
+    "stag-hunt",
+    "pure-coordination",
+    "bach-or-stravinsky",
+    "matching-pennies",
+):
+    _storm = f"{_MULTIAGENT}.storm.two_players:TwoPlayerStorm"
+    _builtin(f"storm/2p-{_game}", _storm, 152, None, payoff_matrix=_game)
+# Of many players none is the row player, so only games in which both stand alike.
+for _game in ("prisoners-dilemma", "chicken", "stag-hunt", "pure-coordination"):
+    _storm = f"{_MULTIAGENT}.storm.many_players:ManyPlayerStorm"
+    _builtin(f"storm/np-{_game}", _storm, 152, None, payoff_matrix=_game)
 
 # JaxNav's episodes are 500 steps long (its `max_steps`); "4r" stands for four robots.
 _NAVIGATION = f"{_MULTIAGENT}.navigation.navigation:Navigation"

@@ -1,1 +1,1 @@
-"""Hanabi."""
+"""Hanabi: the cooperative card game of hints, as a challenge for agents."""

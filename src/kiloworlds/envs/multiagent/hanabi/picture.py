@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from kiloworlds.envs.drawing import Canvas
+from kiloworlds.envs.drawing import Align, Canvas
 from kiloworlds.envs.multiagent.hanabi.game import HanabiState, Rules
 from kiloworlds.envs.multiagent.hanabi.text import (
     LETTERS,
     colors_and_ranks,
     describe_last_move,
     firework_height,
+    hinted_cards,
     num_discarded,
 )
 
@@ -46,6 +47,7 @@ class _Table:
 
     def __init__(self, rules: Rules, state: HanabiState):
         self.rules, self.state = rules, state
+        self.touched = hinted_cards(rules, state)
         self.hands_width = _LABEL + rules.hand_size * (_CARD_WIDTH + _GAP)
         self.right = _MARGIN + self.hands_width + 2 * _GAP
         width = self.right + max(rules.num_colors * _PILE, 250) + _MARGIN
@@ -57,8 +59,7 @@ class _Table:
     def hand(self, agent: int) -> None:
         top = _MARGIN + agent * _ROW
         middle = top + _CARD_HEIGHT / 2
-        moves = int(self.state.turn) == agent
-        if moves:
+        if int(self.state.turn) == agent:
             end = _MARGIN + self.hands_width
             self._box(4, top - 8, end, top + _ROW - 16, "#e0f2fe")
             self._text(_MARGIN, middle + 20, "to move", _INK, 13)
@@ -68,8 +69,8 @@ class _Table:
             kind = int(self.state.hands[agent, slot])
             if kind:
                 (color,), (rank,) = colors_and_ranks(self.rules, kind)
-                touched = self._was_touched(agent, slot)
-                self._card(left, top, _CARD_WIDTH, _CARD_HEIGHT, color, rank, touched)
+                touched = (agent, slot) in self.touched
+                self._card(left, top, (_CARD_WIDTH, _CARD_HEIGHT), color, rank, touched)
                 self._knowledge(left, top + _CARD_HEIGHT + 14, agent, slot)
             else:
                 self._box(left, top, left + _CARD_WIDTH, top + _CARD_HEIGHT, _EMPTY)
@@ -80,7 +81,7 @@ class _Table:
             left, top = self.right + color * _PILE, _MARGIN + 18
             height = firework_height(self.rules, self.state, color)
             if height:
-                self._card(left, top, 50, 60, color, height - 1, False)
+                self._card(left, top, (50, 60), color, height - 1)
             else:
                 self._box(left, top, left + 50, top + 60, _EMPTY)
                 self._text(left + 25, top + 30, LETTERS[color], _LINE, 20, "center")
@@ -115,21 +116,18 @@ class _Table:
         y = self.height - _STRIP
         self._box(0, y, self.width, self.height, "#ffffff")
         move = describe_last_move(self.rules, self.state)
-        self._text(_MARGIN, y + _STRIP / 2, f"Last move: {move}", _INK, 14)
+        self._text(_MARGIN, y + _STRIP / 2, f"Last move: {move}", _INK, 13)
 
-    def _was_touched(self, agent: int, slot: int) -> bool:
-        """Whether the last move was a hint about this card."""
-        action = int(self.state.last.action)
-        if not self.rules.first_color_hint <= action < self.rules.no_op:
-            return False
-        per_agent = self.rules.num_colors
-        number = action - self.rules.first_color_hint
-        if action >= self.rules.first_rank_hint:
-            per_agent, number = self.rules.num_ranks, action - self.rules.first_rank_hint
-        target = (int(self.state.turn) + number // per_agent) % self.rules.num_agents
-        return target == agent and bool(int(self.state.last.touched) >> slot & 1)
-
-    def _card(self, left, top, width, height, color: int, rank: int, marked: bool) -> None:
+    def _card(
+        self,
+        left: float,
+        top: float,
+        size: tuple[float, float],
+        color: int,
+        rank: int,
+        marked: bool = False,
+    ) -> None:
+        width, height = size
         edge = 4 if marked else 1
         self._box(left - edge, top - edge, left + width + edge, top + height + edge, _MARK)
         self._box(left, top, left + width, top + height, _FILLS[color])
@@ -167,7 +165,9 @@ class _Table:
     def _box(self, left: float, top: float, right: float, bottom: float, color: str) -> None:
         self.canvas.rectangle(self._point(left, bottom), self._point(right, top), color)
 
-    def _text(self, x, y, text: str, color: str, size: int, align="left") -> None:
+    def _text(
+        self, x: float, y: float, text: str, color: str, size: int, align: Align = "left"
+    ) -> None:
         self.canvas.text(self._point(x, y), text, color, size=size, align=align)
 
     def _point(self, x: float, y: float) -> tuple[float, float]:

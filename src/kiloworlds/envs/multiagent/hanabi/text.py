@@ -70,18 +70,26 @@ def describe_last_move(rules: Rules, state: HanabiState) -> str:
     agent = (int(state.turn) - 1) % rules.num_agents
     if action >= rules.no_op:
         return f"agent_{agent} passed"
-    if action >= rules.first_color_hint:
+    told = hinted_cards(rules, state)
+    if told:
         hint = hint_of(rules, last.action)
-        target, value = (agent + int(hint.offset)) % rules.num_agents, int(hint.value)
-        what = COLORS[value] if hint.of_color else f"rank {value + 1}"
-        touched = [str(slot) for slot in range(rules.hand_size) if int(last.touched) >> slot & 1]
-        return f"agent_{agent} told agent_{target} {what}: {', '.join(touched)}"
+        what = COLORS[int(hint.value)] if hint.of_color else f"rank {int(hint.value) + 1}"
+        slots = ", ".join(str(slot) for _, slot in told)
+        return f"agent_{agent} told agent_{told[0][0]} {what}: {slots}"
     (card,) = card_names(rules, int(last.card))
     if action < rules.hand_size:
         return f"agent_{agent} discarded {card} from {action}"
     result = "the firework grows" if last.scored else "it does not fit and a life is lost"
     result += ", a token comes back" if last.gained else ""
     return f"agent_{agent} played {card} from {action - rules.hand_size}: {result}"
+
+
+def hinted_cards(rules: Rules, state: HanabiState) -> list[tuple[int, int]]:
+    """Agent and slot of each card that the move before was a hint about."""
+    mover = int(state.turn) - 1
+    target = (mover + int(hint_of(rules, state.last.action).offset)) % rules.num_agents
+    touched = int(state.last.touched)
+    return [(target, slot) for slot in range(rules.hand_size) if touched >> slot & 1]
 
 
 def firework_height(rules: Rules, state: HanabiState, color: int) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.errors import InvalidValueError, unknown_name
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 
@@ -32,17 +32,26 @@ dove, stag), 1 for blue ones. The first five are those of Melting Pot 2.0's game
 def as_payoffs(values: Any) -> Float[np.ndarray, "... 2 2 2"]:
     """Payoffs as an array `[2, 2, 2]`, or `[N, 2, 2, 2]` for N different environments.
 
+    Args:
+        values: the name of one of `GAMES`, or the payoffs of player 0 and of player 1: a row for each
+            strategy of player 0, a column for each of player 1.
+
     Raises:
-        InvalidValueError: they have another shape.
+        UnknownNameError: there is no game of that name.
+        InvalidValueError: payoffs of another shape.
     """
+    if isinstance(values, str):
+        if values not in GAMES:
+            see = "kiloworlds.envs.multiagent.storm.games.GAMES"
+            raise unknown_name("matrix game", values, GAMES, see)
+        values = GAMES[values]
     try:
         payoffs = np.asarray(values, np.float32)
-    except (TypeError, ValueError):  # words, or lists of unequal lengths
+    except (TypeError, ValueError):  # no numbers, or lists of unequal lengths
         payoffs = np.zeros(0)
-    if payoffs.shape[-3:] != (2, 2, 2):
+    if payoffs.shape[-3:] != (2, 2, 2) or not np.isfinite(payoffs).all():
         raise InvalidValueError(
-            f"payoff_matrix={values!r} must have the shape [2, 2, 2], for two players a row for each of "
-            "their own strategies or the row player's, such as "
-            "(((3, 0), (5, 1)), ((3, 5), (0, 1)))."
+            f"payoff_matrix={values!r} must be finite numbers of the shape [2, 2, 2], one matrix for "
+            "each player, such as (((3, 0), (5, 1)), ((3, 5), (0, 1)))."
         )
     return payoffs

@@ -16,7 +16,7 @@ from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.envs.multiagent.storm import board, picture
 from kiloworlds.envs.multiagent.storm.board import Board
 from kiloworlds.envs.multiagent.storm.fusion import computed_once
-from kiloworlds.envs.multiagent.storm.games import GAMES, as_payoffs
+from kiloworlds.envs.multiagent.storm.games import as_payoffs
 from kiloworlds.envs.multiagent.storm.geometry import ahead, from_player, window
 
 _CLOCKWISE, _COUNTERCLOCKWISE, _FORWARD, _STAY, _ZAP_NEAR, _ZAP_FAR, _ZAP_RIGHT, _ZAP_LEFT = range(
@@ -99,7 +99,8 @@ class ManyPlayerStorm(MultiAgentEnvironment):
 
     Args:
         num_agents: players, 2 to 32.
-        payoff_matrix: `[2, 2, 2]`, or `[N, 2, 2, 2]` for N different environments; see `games.GAMES`.
+        payoff_matrix: the name of one of `games.GAMES`; or `[2, 2, 2]`, a matrix for each player, or
+            `[N, 2, 2, 2]` for N different environments.
         freeze_penalty: steps, 1 or more; scalar or `[N]`.
         grid_size: cells along a side, 4 to 32.
         obs_size: cells along a side of the window, odd.
@@ -107,7 +108,8 @@ class ManyPlayerStorm(MultiAgentEnvironment):
         num_inner_steps: steps of a round; None for an episode without rounds.
 
     Raises:
-        InvalidValueError: a number outside these, or more things than cells.
+        UnknownNameError: there is no matrix game of that name.
+        InvalidValueError: payoffs of another shape, a number outside these, or more things than cells.
 
     Reference: A. Khan et al., "Scaling Opponent Shaping to High Dimensional Games" (2023),
     arXiv:2312.12568; after the games "in the matrix" of J. Leibo et al. (2021).
@@ -135,7 +137,7 @@ class ManyPlayerStorm(MultiAgentEnvironment):
     def __init__(
         self,
         num_agents: int = 4,
-        payoff_matrix: Any = GAMES["prisoners-dilemma"],
+        payoff_matrix: Any = "prisoners-dilemma",
         freeze_penalty: int | Int[ArrayLike, ""] = 5,
         grid_size: int = 8,
         obs_size: int = 5,

@@ -16,7 +16,7 @@ from kiloworlds.core.spaces import Box, Dict, Discrete
 from kiloworlds.envs.multiagent.storm import board, picture
 from kiloworlds.envs.multiagent.storm.board import Board
 from kiloworlds.envs.multiagent.storm.fusion import computed_once
-from kiloworlds.envs.multiagent.storm.games import GAMES, as_payoffs
+from kiloworlds.envs.multiagent.storm.games import as_payoffs
 from kiloworlds.envs.multiagent.storm.geometry import ahead, from_player, window
 
 # y = 7 above. s: players start here; r, b: coins when their places are fixed; R: both.
@@ -117,13 +117,15 @@ class TwoPlayerStorm(MultiAgentEnvironment):
     and shows a fresh start; here rounds are only played where asked for.
 
     Args:
-        payoff_matrix: `[2, 2, 2]`, or `[N, 2, 2, 2]` for N different environments; see `games.GAMES`.
+        payoff_matrix: the name of one of `games.GAMES`; or `[2, 2, 2]`, a matrix for each player, or
+            `[N, 2, 2, 2]` for N different environments.
         freeze_penalty: steps, 1 or more; scalar or `[N]`.
         num_inner_steps: steps of a round; None for an episode without rounds.
         fixed_coin_location: whether the coins' colours are always those of one layout; else they are
             drawn at every start.
 
     Raises:
+        UnknownNameError: there is no matrix game of that name.
         InvalidValueError: payoffs of another shape, a freeze or a round without steps.
 
     Reference: A. Khan et al., "Scaling Opponent Shaping to High Dimensional Games" (2023),
@@ -131,7 +133,7 @@ class TwoPlayerStorm(MultiAgentEnvironment):
     """
 
     payoff_matrix: Float[ArrayLike, "2 2 2"] = eqx.field(
-        converter=as_payoffs, default=GAMES["prisoners-dilemma"]
+        converter=as_payoffs, default="prisoners-dilemma"
     )
     freeze_penalty: int | Int[ArrayLike, ""] = 5
     num_inner_steps: int | None = eqx.field(static=True, default=None)
