@@ -10,7 +10,9 @@ from kiloworlds.compat.jaxmarl_names import NAMES, Entry
 
 theirs = pytest.importorskip("jaxmarl")
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
+)
 
 KEY = jax.random.PRNGKey(0)
 _DRAWN = ("storm", "storm_2p", "storm_np")  # no dictionaries by agent there
@@ -67,10 +69,16 @@ def test_their_log_wrapper_counts_what_ours_gives():
 
 
 def test_their_scenarios_and_layouts_are_taken():
+    from jaxmarl.environments.overcooked import overcooked_layouts
     from jaxmarl.environments.smax import map_name_to_scenario
 
     env = ours.make("HeuristicEnemySMAX", scenario=map_name_to_scenario("3s5z_vs_3s6z"))
-    assert env.env.unwrapped.setting == ours.map_name_to_scenario("3s5z_vs_3s6z")
+    assert env.env.unwrapped.scenario == ours.map_name_to_scenario("3s5z_vs_3s6z")
     drawn = ours.make("SMAX", scenario=map_name_to_scenario("smacv2_5_units"))
-    assert drawn.env.unwrapped.setting == ours.map_name_to_scenario("smacv2_5_units")
+    assert drawn.env.unwrapped.scenario == ours.map_name_to_scenario("smacv2_5_units")
     assert drawn.num_agents == 10
+    for name, layout in overcooked_layouts.items():
+        taken, named = (
+            ours.make("overcooked", layout=each).env.unwrapped for each in (layout, name)
+        )
+        assert taken.layout == named.layout

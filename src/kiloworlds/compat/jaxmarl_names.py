@@ -15,6 +15,7 @@ from kiloworlds.envs.multiagent.battle.scenarios import (
     Scenario,
     find_scenario,
 )
+from kiloworlds.envs.multiagent.overcooked.layouts import LAYOUTS, find_layout
 
 Parameters = dict[str, Any]
 
@@ -159,16 +160,7 @@ _LETTERS = {  # what jaxmarl's layouts hold, in the order in which letters go ov
     "pot_idx": "P",
 }
 
-overcooked_layouts: dict[str, str] = {
-    name: name
-    for name in (
-        "cramped_room",
-        "asymm_advantages",
-        "coord_ring",
-        "forced_coord",
-        "counter_circuit",
-    )
-}
+overcooked_layouts: dict[str, str] = {name: name for name in LAYOUTS}
 """The kitchens of Overcooked by name, for `make("overcooked", layout=...)`."""
 
 
@@ -194,19 +186,25 @@ def _overcooked_v2(given: Parameters) -> Parameters:
 
 
 def _drawn_layout(layout: Mapping[str, Any]) -> str:
-    """A layout of jaxmarl, of numbers of cells, as a text."""
+    """A layout of jaxmarl, which holds numbers of cells: the name of the same kitchen, or a text."""
     width, height = int(layout["width"]), int(layout["height"])
     cells = [" "] * (width * height)
     for name, letter in _LETTERS.items():
         for cell in np.asarray(layout[name]).ravel().tolist():
             cells[cell] = letter
-    agents = np.asarray(layout["agent_idx"]).tolist()
-    if agents != sorted(agents):
+    rows = tuple("".join(cells[row * width :][:width]) for row in range(height))
+    starts = tuple(np.asarray(layout["agent_idx"]).tolist())
+    empty = tuple(row.replace("A", " ") for row in rows)
+    for name in LAYOUTS:
+        known = find_layout(name)
+        if (known.rows, known.starts) == (empty, starts):
+            return name
+    if list(starts) != sorted(starts):
         reason = (
-            "agents are numbered in reading order here; give the name of a kitchen, or swap them"
+            "agents are numbered in reading order here; swap them, or draw the kitchen as a text"
         )
-        raise refuse("make", "layout", f"agent_idx={agents}", reason)
-    return "\n".join("".join(cells[row * width :][:width]) for row in range(height))
+        raise refuse("make", "layout", f"agent_idx={list(starts)}", reason)
+    return "\n".join(rows)
 
 
 # JaxNav.

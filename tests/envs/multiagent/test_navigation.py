@@ -185,12 +185,21 @@ class TestDriving:
         np.testing.assert_allclose(observation[5:], [-0.5, 0.0, 0.0, -0.5, 0.0], atol=1e-6)
 
 
+@jax.jit
+def touching_walls(cells, x, y, heading, body):
+    return hit_walls(Walls.of_cells(cells), Poses.facing(x, y, heading), body)
+
+
+@jax.jit
+def touching_robots(x, y, heading, body):
+    return hit_robots(Poses.facing(x, y, heading), body)
+
+
 class TestCollisions:
     def touch(self, *poses, cells=None, body=SQUARE):
         x, y, heading = jnp.array(poses, jnp.float32).T
-        where = Poses.facing(x, y, heading)
         cells = MAPS["blank"].is_wall if cells is None else cells
-        return np.asarray(hit_walls(Walls.of_cells(cells), where, body)).tolist()
+        return touching_walls(cells, x, y, heading, body).tolist()
 
     def test_a_turned_robot_needs_more_room(self):
         # The wall is at x = 1: half of 0.5 m, or of its diagonal, is 0.25 m or 0.354 m.
@@ -212,7 +221,7 @@ class TestCollisions:
     def test_robots(self):
         def touching(*poses):
             x, y, heading = jnp.array(poses, jnp.float32).T
-            return np.asarray(hit_robots(Poses.facing(x, y, heading), Body(0.25, 0.25))).tolist()
+            return touching_robots(x, y, heading, SQUARE).tolist()
 
         assert touching((2, 2, 0.0), (2.49, 2, 0.0), (4, 4, 0.0)) == [True, True, False]
         assert touching((2, 2, 0.0), (2.51, 2, 0.0)) == [False, False]
@@ -354,7 +363,7 @@ class TestFinished:
         assert ahead[arrived + 1] > 60
 
     def test_it_drives_on_and_can_crash(self):
-        env, results = self.run("continue")
+        env, results = self.run("continue", steps=30)
         arrived = next(i for i, (state, _) in enumerate(results) if state.arrived[0])
         state, _ = results[arrived]
         assert env.alive(state).tolist() == [True, True]
@@ -558,10 +567,10 @@ class TestSettings:
         envs = kw.make("navigation/blank-1r", 3, num_beams=3, max_speed=speeds)
         envs.reset(seed=0)
         for _ in range(3):
-            state_before = envs.state.environments.motion.x
+            state_before = envs.state.environments.inner.motion.x
             observation, *_ = envs.step(np.full((3, 1), FAST + STRAIGHT))
         np.testing.assert_allclose(observation[:, 0, 3], 0.5, atol=1e-6)
-        moved = envs.state.environments.motion.x - state_before
+        moved = envs.state.environments.inner.motion.x - state_before
         np.testing.assert_allclose(moved[:, 0], 0.1 * speeds, atol=1e-6)
 
 
