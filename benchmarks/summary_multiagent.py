@@ -216,7 +216,7 @@ def multiagent_figure(result: dict[str, Any]) -> None:
     count = bool(rollouts) + len(panels)
     if not count:
         return
-    figure, axes = plt.subplots(1, count, figsize=(3.6 * count, 3.3), squeeze=False)
+    figure, axes = plt.subplots(1, count, figsize=(3.8 * count, 3.3), squeeze=False)
     remaining = list(axes[0])
     if rollouts:
         _draw_rates(remaining.pop(0), rollouts)
@@ -225,7 +225,7 @@ def multiagent_figure(result: dict[str, Any]) -> None:
             record = _fastest(cell, who)
             if record:
                 _draw_curve(axis, _curves(record), name, COLOURS[who], who)
-        what = {"returns": "mean episode return", "win_rate": "win rate"}[name]
+        what = {"returns": "mean return", "win_rate": "win rate"}[name]
         axis.set(title=f"{cell['env']}: {what}", xlabel="environment steps (thousands)")
         axis.grid(alpha=0.3)
     axes[0][-1].legend(frameon=False)

@@ -85,7 +85,7 @@ def test_reads_json(tmp_path):
         ("a.yaml", "learning_rate: " + "9" * 400, "the number is too large"),
         ("a.json", '{"learning_rate": ' + "9" * 400 + "}", "the number is too large"),
         ("a.yaml", "backend: \0", "special characters are not allowed"),
-        ("a.yaml", "<<: 3", "line 1: expected a mapping"),
+        ("a.yaml", "<<: 3", "line 1: << takes mappings, not a scalar"),
     ],
 )
 def test_bad_files_say_what_is_wrong(tmp_path, name, text, complaint):

@@ -122,17 +122,11 @@ def test_names_that_are_not_there():
     assert "halfcheetah_6x1" in ours.registered_envs
 
 
-pytestmark = pytest.mark.slow  # its worlds are still being finished
-UNFINISHED = pytest.mark.xfail(reason="its world is still being written", strict=False)
+def _shapes(tree):
+    return jax.tree.map(lambda leaf: leaf.shape, tree)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=UNFINISHED) if name.startswith(("storm", "hanabi")) else name
-        for name in OFFERED
-    ],
-)
+@pytest.mark.parametrize("name", OFFERED)
 def test_every_name_that_is_offered_can_be_made(name):
     env = ours.make(name)
     assert env.name == name
@@ -142,7 +136,8 @@ def test_every_name_that_is_offered_can_be_made(name):
     assert stepped[0].keys() == observations.keys() >= set(env.agents)
     assert stepped[3].keys() == {*env.agents, "__all__"}
     for agent in env.agents:
-        assert stepped[0][agent].shape == env.observation_space(agent).shape
+        sampled = jax.eval_shape(env.observation_space(agent).sample, KEY)
+        assert _shapes(stepped[0][agent]) == _shapes(sampled)
         assert stepped[2][agent].shape == ()
 
 
@@ -208,7 +203,7 @@ def test_kitchens_of_numbers_of_cells():
         "pot_idx": np.array([2]),
     }
     env = ours.make("overcooked", layout=kitchen, max_steps=9)
-    assert env.env.unwrapped.layout.rows == ("WOPWOW", "W    W", "WWWBXW")
+    assert env.env.unwrapped.layout.rows == ("W0PW0W", "W    W", "WWWBXW")
     assert env.env.unwrapped.layout.starts == (7, 10)
     assert (env.env.max_episode_steps, env.env.unwrapped.horizon) == (9, 9)
     with pytest.raises(InvalidValueError, match=r"agent_idx=\[10, 7\].* numbered in reading order"):
@@ -221,6 +216,8 @@ def test_kitchens_of_numbers_of_cells():
         ("HeuristicEnemySMAX", {"num_allies": 2, "num_enemies": 4}, {"num_allies": 2}),
         ("SMAX", {"scenario": "2s3z"}, {"num_enemies": 5, "opponent": "learned"}),
         ("HeuristicEnemySMAX", {"see_enemy_actions": False}, {"see_enemy_actions": False}),
+        ("storm_np", {"num_agents": 3, "num_inner_steps": 9}, {"num_inner_steps": None}),
+        ("coin_game", {"num_outer_steps": 3}, {"num_inner_steps": 10}),
         ("overcooked_v2", {"negative_rewards": True}, {"wrong_delivery_reward": -20}),
         (
             "jaxnav",
@@ -237,6 +234,18 @@ def test_kitchens_of_numbers_of_cells():
 def test_parameters_that_are_said_otherwise(name, given, checked):
     env = ours.make(name, **given).env.unwrapped
     assert {key: getattr(env, key) for key in checked} == checked
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "limit"),
+    [
+        ("coin_game", {"num_outer_steps": 3}, 30),
+        ("storm_2p", {"num_outer_steps": 2}, 304),
+        ("storm_2p", {"num_inner_steps": 20}, 20),
+    ],
+)
+def test_rounds_of_steps(name, given, limit):
+    assert ours.make(name, **given).env.max_episode_steps == limit
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,26 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         _unique_mapping([(self.construct_object(key, deep=True), None) for key in own])  # pyright: ignore[reportUnknownMemberType]
         return mapping
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merges as YAML 1.1 says: own keys win, then earlier mappings of a list over later ones.
+
+        PyYAML 6.0.4 lets the later ones win, unlike every release before it.
+        """
+        sources = [value for key, value in node.value if key.tag == _MERGE]
+        node.value = [pair for pair in node.value if pair[0].tag != _MERGE]
+        merged: dict[int, tuple[yaml.Node, yaml.Node]] = {}  # by key node: aliases merge it often
+        for source in sources:
+            for mapping in source.value if isinstance(source, yaml.SequenceNode) else [source]:
+                if not isinstance(mapping, yaml.MappingNode):
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"<< takes mappings, not a {mapping.id}", mapping.start_mark
+                    )
+                self.flatten_mapping(mapping)
+                for key, value in mapping.value:
+                    merged.setdefault(id(key), (key, value))
+        node.value = [*reversed(merged.values()), *node.value]
+        super().flatten_mapping(node)
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)  # pyright: ignore[reportUnknownMemberType]

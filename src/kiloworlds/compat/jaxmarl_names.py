@@ -192,19 +192,18 @@ def _drawn_layout(layout: Mapping[str, Any]) -> str:
     for name, letter in _LETTERS.items():
         for cell in np.asarray(layout[name]).ravel().tolist():
             cells[cell] = letter
-    rows = tuple("".join(cells[row * width :][:width]) for row in range(height))
-    starts = tuple(np.asarray(layout["agent_idx"]).tolist())
-    empty = tuple(row.replace("A", " ") for row in rows)
+    text = "\n".join("".join(cells[row * width :][:width]) for row in range(height))
+    drawn, starts = find_layout(text), tuple(np.asarray(layout["agent_idx"]).tolist())
     for name in LAYOUTS:
         known = find_layout(name)
-        if (known.rows, known.starts) == (empty, starts):
+        if (known.rows, known.starts) == (drawn.rows, starts):
             return name
-    if list(starts) != sorted(starts):
+    if starts != drawn.starts:
         reason = (
             "agents are numbered in reading order here; swap them, or draw the kitchen as a text"
         )
         raise refuse("make", "layout", f"agent_idx={list(starts)}", reason)
-    return "\n".join(rows)
+    return text
 
 
 # JaxNav.
@@ -259,9 +258,36 @@ def _jaxnav(given: Parameters) -> Parameters:
     return _with_action_type(given)
 
 
+# Coin Game and STORM: rounds of steps, whose number is the time limit here.
+
+
+def _rounds(given: Parameters, inner: int, outer: int) -> Parameters:
+    """jaxmarl's `num_outer_steps` (rounds) as a limit of steps; by default `inner` times `outer`."""
+    if not {"num_inner_steps", "num_outer_steps"} & set(given):
+        return given
+    steps = given.get("num_inner_steps", inner)
+    rounds = given.pop("num_outer_steps", outer)
+    return given | {"num_inner_steps": steps, "max_episode_steps": steps * rounds}
+
+
+def _coin_game(given: Parameters) -> Parameters:
+    return _rounds(given, 10, 10)
+
+
+def _storm(given: Parameters) -> Parameters:
+    given = _rounds(given, 152, 1)
+    if given.get("num_inner_steps") == given.get("max_episode_steps"):
+        given.pop("num_inner_steps", None)  # a single round is an episode
+    return given
+
+
+def _agent_for_player(name: str) -> str:
+    return name.replace("player", "agent")
+
+
 # The names that jaxmarl 0.2.0 registers, in its order.
 
-_FACMAC = "FACMAC's tasks are not offered here; MPE_simple_tag_v3 has the same rules"
+_FACMAC = "FACMAC's variants of simple_tag are not offered here"
 _BRAX = "Brax's bodies are not offered here"
 _ROBOTARIUM = "the robotarium is not offered here"
 
@@ -315,9 +341,20 @@ NAMES: dict[str, Entry | str] = {
     "hopper_3x1": _BRAX,
     "humanoid_9|8": _BRAX,
     "walker2d_2x3": _BRAX,
-    "storm": Entry("storm"),
-    "storm_2p": Entry("storm"),
-    "storm_np": Entry("storm"),
+    "storm": "its older rules are not offered here; make 'storm_2p' or 'storm_np'",
+    "storm_2p": Entry(
+        "storm/2p-prisoners-dilemma",
+        only={"num_agents": 2},
+        convert=_storm,
+        agents=_agent_for_player,
+    ),
+    "storm_np": Entry(
+        "storm/np-prisoners-dilemma",
+        parameters={"num_agents": 2},
+        only={"fixed_coin_location": True, "cnn": True},
+        convert=_storm,
+        agents=_agent_for_player,
+    ),
     "hanabi": Entry(
         "hanabi/full-2p",
         only={"color_map": None, "num_moves": None, "shuffle_player_order": False},
@@ -329,7 +366,9 @@ NAMES: dict[str, Entry | str] = {
         only={"initial_state_buffer": None, "force_path_planning": False},
         convert=_overcooked_v2,
     ),
-    "coin_game": Entry("coin_game", agents={"red": "0", "blue": "1"}.__getitem__),
+    "coin_game": Entry(
+        "coin_game", convert=_coin_game, agents={"red": "0", "blue": "1"}.__getitem__
+    ),
     "jaxnav": Entry(
         "navigation/random-1r",
         # Robots that arrived drive on, as they do there unless they evaporate.

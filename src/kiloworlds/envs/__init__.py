@@ -63,18 +63,11 @@ _builtin("mpe/simple_world_comm_v3", f"{_MPE}.simple_world_comm:SimpleWorldComm"
 _builtin("coin_game", f"{_MULTIAGENT}.coin_game:CoinGame", 100, None)
 # The riddle has a last day of its own, which depends on how many prisoners there are.
 _builtin("switch_riddle", f"{_MULTIAGENT}.switch_riddle:SwitchRiddle", None, None)
-for _game in (
-    "prisoners-dilemma",
-    "chicken",
-    "stag-hunt",
-    "pure-coordination",
-    "bach-or-stravinsky",
-    "matching-pennies",
-):
+for _game in ("prisoners-dilemma", "chicken", "stag-hunt", "bach-or-stravinsky"):
     _storm = f"{_MULTIAGENT}.storm.two_players:TwoPlayerStorm"
     _builtin(f"storm/2p-{_game}", _storm, 152, None, payoff_matrix=_game)
 # Of many players none is the row player, so only games in which both stand alike.
-for _game in ("prisoners-dilemma", "chicken", "stag-hunt", "pure-coordination"):
+for _game in ("prisoners-dilemma", "chicken", "stag-hunt"):
     _storm = f"{_MULTIAGENT}.storm.many_players:ManyPlayerStorm"
     _builtin(f"storm/np-{_game}", _storm, 152, None, payoff_matrix=_game)
 
@@ -134,4 +127,21 @@ for _scenario in (
         100,
         None,
         scenario=_scenario,
+    )
+
+# No game of legal moves is long: hints need tokens, which only cards give back.
+_HANABI = f"{_MULTIAGENT}.hanabi.environment:Hanabi"
+for _players in (2, 3, 4, 5):
+    _builtin(f"hanabi/full-{_players}p", _HANABI, None, None, num_agents=_players)
+# The Learning Environment's "Hanabi-Small" and "Hanabi-Very-Small".
+for _size, _colors in (("small", 2), ("very_small", 1)):
+    _builtin(
+        f"hanabi/{_size}-2p",
+        _HANABI,
+        None,
+        None,
+        num_colors=_colors,
+        hand_size=2,
+        max_info_tokens=3,
+        max_life_tokens=1,
     )

@@ -53,6 +53,8 @@ def rollout(env: ParticleEnvironment) -> list[tuple[Any, Any, Any, Any]]:
 
 def put(state: ParticleState, theirs: Any) -> None:
     """Sets mpe2's world to one of our states."""
+    if not theirs.agents:  # the last episode has ended
+        theirs.reset()
     world = theirs.unwrapped.world
     movers = [agent for agent in world.agents if agent.movable]
     for agent, position, velocity in zip(movers, state.positions, state.velocities, strict=True):
@@ -65,10 +67,6 @@ def put(state: ParticleState, theirs: Any) -> None:
         for landmark, point in zip(world.landmarks, state.landmarks, strict=True):
             landmark.state.p_pos = np.array([point.x, point.y], np.float64)
     put_goals(world, [world.landmarks[int(goal)] for goal in state.goals], theirs)
-    # mpe2 goes on after an end, and never comes to its limit.
-    base = theirs.unwrapped
-    base.agents = theirs.agents = list(theirs.possible_agents)
-    base.terminations = dict.fromkeys(base.agents, False)
 
 
 def put_goals(world: Any, goals: list[Any], theirs: Any) -> None:
@@ -132,7 +130,8 @@ def check_parity(
 
 
 def _numbers(state: ParticleState, observations: dict[str, Any], rewards: Any) -> np.ndarray:
-    parts = [*jax.tree.leaves((state.positions, state.velocities, state.messages))]
+    moving = (tuple(state.positions), tuple(state.velocities))
+    parts = jax.tree.leaves((moving, state.messages))
     parts += [observations[agent] for agent in sorted(observations)]
     return np.concatenate([np.ravel(part) for part in [*parts, rewards]])
 

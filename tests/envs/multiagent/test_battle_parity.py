@@ -126,10 +126,11 @@ def run_along(env, peer, steps, seed):
         after = jax.tree.map(lambda leaf: leaf[-1], sequence)
         rewards = peer_reward(after, before.unit_health, after.unit_health)
         our_step = step(draws, from_peer(env, peer_state), ours)
+        acting = np.asarray(before.unit_alive)
         peer_state = (
             after if learned else peer_state.replace(state=after, enemy_policy_state=memory)
         )
-        yield "step", our_step, (peer_state, after, rewards), shot
+        yield "step", our_step, (peer_state, after, rewards, acting), shot
         if bool(our_step[1].terminated):
             key, reset_key = jax.random.split(key)
             _, peer_state = peer.reset(reset_key)
@@ -183,7 +184,7 @@ def test_the_same_comes_of_every_action(scenario, settings):
     for what, ours, theirs, more in run_along(env, peer, steps=90, seed=3):
         if what == "step":
             state, step = ours
-            peer_state, peer_units, peer_reward = theirs
+            peer_state, peer_units, peer_reward, _ = theirs
             check_state(env, state, peer_state)
             alive = np.asarray(peer_units.unit_alive)
             np.testing.assert_array_equal(state.shot, more)
@@ -212,12 +213,11 @@ def test_the_same_comes_of_every_action_where_enemies_are_agents(scenario):
     for what, ours, theirs, more in run_along(env, peer, steps=60, seed=5):
         if what == "step":
             state, step = ours
-            peer_state, peer_units, peer_reward = theirs
+            peer_state, _, peer_reward, acting = theirs
             check_state(env, state, peer_state)
-            alive = np.asarray(peer_units.unit_alive)
             names = env.possible_agents
             expected = np.array([peer_reward[name] for name in names])
-            np.testing.assert_allclose(step.reward, np.where(alive, expected, 0.0), **CLOSE)
+            np.testing.assert_allclose(step.reward, np.where(acting, expected, 0.0), **CLOSE)
             ends += bool(step.terminated)
         else:
             check_seen(env, ours, theirs, np.asarray(more.unit_alive))

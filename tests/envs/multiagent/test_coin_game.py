@@ -151,11 +151,11 @@ def test_payoffs_may_differ_between_environments():
     matrices = np.stack([np.full((2, 3), factor) * PAYOFF for factor in (1.0, 2.0, 5.0)])
     envs = kiloworlds.make("coin_game", 3, payoff_matrix=matrices)
     functions = envs.functions
-    state, _ = functions.init(fast_key(0))
+    state, _ = jax.jit(functions.init)(fast_key(0))
     start = _state((0, 0), (2, 2), (0, 1), (1, 1))
     three = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), start)
     state = state._replace(environments=state.environments._replace(inner=three))
-    _, step = functions.step(state, jnp.array([[RIGHT, STAY]] * 3))
+    _, step = jax.jit(functions.step)(state, jnp.array([[RIGHT, STAY]] * 3))
     np.testing.assert_allclose(step.reward[:, 0], [1.5, 3.0, 7.5])
 
 

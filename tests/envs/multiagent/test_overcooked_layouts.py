@@ -63,7 +63,8 @@ def test_an_unknown_name_is_told_its_neighbours():
     [
         ("WPWW\nOAQX\nW AW\nWBWW", r"line 2, column 3: 'Q' is none of W \(counter\), A \(agent\)"),
         ("WPWW\nOA X\nW 1AW\nWBWW", "line 3, column 3: '1' is none of"),
-        ("WPWW\nOA X\nW AW\nWBW", "line 4, column 4: the line 'WBW' ends here, another has 4"),
+        ("WPWW\nOA X\nW AW\nWBW", "line 4, column 4: the line 'WBW' ends here, but all must have"),
+        ("WPWW\nOA X\nW AWW\nWBWW", "line 3, column 5: the line 'W AWW' goes on here, .* most, 4"),
         ("WPWW\nOA  \nW AW\nWBXW", "line 2, column 4: floor at the edge"),
         ("WPWW\nOA X\nA  W\nWBWW", "line 3, column 1: an agent at the edge"),
         ("WPWW\nOA X\nW AW\nW WW", "line 4, column 2: floor at the edge"),

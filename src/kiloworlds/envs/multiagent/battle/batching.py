@@ -21,7 +21,7 @@ def batch_last(function: Callable[..., PyTree], elements: int) -> Callable[..., 
     written for arrays `[..., B]`: sums over units are sums of whole vectors of environments.
 
     Args:
-        function: of pytrees of arrays `[..., B]` or `[..., 1]`, to a pytree of arrays `[..., B]`.
+        function: of pytrees of arrays `[..., B]`, to a pytree of arrays `[..., B]`.
         elements: of the largest intermediate for one environment. On a CPU the batch is computed in
             blocks such that these fit the cache.
     """
@@ -35,14 +35,14 @@ def batch_last(function: Callable[..., PyTree], elements: int) -> Callable[..., 
     def batched(axis_size, in_batched, *arguments):
         leaves, structure = jax.tree.flatten(arguments)
         is_batched = jax.tree.leaves(in_batched)
-        shared = [
-            None if batch else leaf[..., None]
-            for leaf, batch in zip(leaves, is_batched, strict=True)
-        ]
 
         def block(parts):
+            size = parts[0].shape[0]
             parts = iter(parts)
-            whole = [_turned(next(parts)) if leaf is None else leaf for leaf in shared]
+            whole = [
+                _turned(next(parts)) if batch else _spread(leaf, size)
+                for leaf, batch in zip(leaves, is_batched, strict=True)
+            ]
             results = function(*structure.unflatten(whole))
             return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), results)
 
@@ -51,6 +51,11 @@ def batch_last(function: Callable[..., PyTree], elements: int) -> Callable[..., 
         return results, jax.tree.map(lambda _: True, results)
 
     return single
+
+
+def _spread(leaf: Array, size: int) -> Array:
+    """The same for all of a batch."""
+    return jnp.broadcast_to(leaf[..., None], (*leaf.shape, size))
 
 
 def _turned(leaf: Array) -> Array:

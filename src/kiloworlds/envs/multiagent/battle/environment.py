@@ -93,10 +93,10 @@ class Battle(MultiAgentEnvironment):
     With `opponent="learned"` there are two kinds of agents, "ally" and "enemy", and nothing built in.
 
     Differences from JaxMARL: a unit's random weapon delay is drawn once for an action, in which it
-    cannot shoot twice; positions of movement are exact where rotations round; all actions of the dead
-    are legal (there: only stop), and with a learned opponent the dead get no reward; with "conic" the
-    first ally is seen as others are (there: never) and the dead are not; types drawn for an army
-    larger than the other are drawn for all of its units (there: marines are filled up).
+    cannot shoot twice; all actions of the dead are legal (there: only stop); with a learned opponent
+    units get nothing once they are dead; with "conic" the first ally is seen as others are (there:
+    never) and the dead are not (there: they are); in an army larger than the other all types are drawn
+    (there: those beyond are marines).
 
     Args:
         scenario: the name of a scenario, such as "3s5z", or a `Scenario`.
@@ -217,6 +217,7 @@ class Battle(MultiAgentEnvironment):
     ) -> tuple[BattleState, Step]:
         """`step`, with all that is random given."""
         num_units = self.num_allies + self.num_enemies
+        acting = self.alive(state)
         sizes = (self.map_width, self.map_height, self.time_per_step)
         state, outcome = batch_last(self._play, num_units**2)(
             state,
@@ -232,7 +233,7 @@ class Battle(MultiAgentEnvironment):
         else:
             is_ally = np.arange(num_units) < self.num_allies
             rewards = jnp.where(is_ally, outcome.ally_reward, outcome.enemy_reward)
-            rewards = jnp.where(self.alive(state), rewards, 0.0)
+            rewards = jnp.where(acting, rewards, 0.0)
             info["enemy_won"] = outcome.enemy_won
         never = jnp.zeros_like(outcome.over)
         return state, Step(self.observe(state), rewards, outcome.over, never, info)

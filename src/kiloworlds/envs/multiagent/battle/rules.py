@@ -74,7 +74,6 @@ def fight(
     Returns:
         The units, and which of them shot.
     """
-
     num_enemies = units.x.shape[0] - num_allies
     aims = (
         _aims(orders.target[:num_allies], num_enemies),
@@ -89,9 +88,6 @@ def fight(
         return (units, shot | shoots), None
 
     start = units, jnp.zeros(units.x.shape, bool)
-    # Equal units in worlds of different abilities have a batch axis of one until they fight.
-    after = jax.eval_shape(lambda carry: instant(carry, None)[0], start)
-    start = jax.tree.map(lambda leaf, wide: jnp.broadcast_to(leaf, wide.shape), start, after)
     return jax.lax.scan(instant, start, None, length=num_instants)[0]
 
 

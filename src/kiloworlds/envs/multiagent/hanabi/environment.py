@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from kiloworlds.core.checks import require_count, require_flag, require_number
+from kiloworlds.core.checks import require_flag, require_number
 from kiloworlds.core.environment import AgentKind, MultiAgentEnvironment, Step
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.spaces import Box, Discrete
@@ -21,6 +21,7 @@ from kiloworlds.envs.multiagent.hanabi.text import COLORS, action_names, describ
 _MOST_RANKS = 5
 _MOST_COPIES = 8
 _MOST_TOKENS = 100
+_MOST_HAND = 31  # a hint has a bit for each card
 
 
 class Hanabi(MultiAgentEnvironment):
@@ -58,7 +59,7 @@ class Hanabi(MultiAgentEnvironment):
     Info: `score`, and `won`: whether all fireworks are complete.
     Global state, one for each agent: its observation, then the cards in its own hand, one-hot.
 
-    Differences: both originals fix the deck at the start; here each card is drawn when it is needed. With
+    Differences: both originals fix the deck at the start; here a card is drawn when it is needed. With
     `beliefs=True`, the default, observations equal those of the jaxmarl package, with `beliefs=False`
     those of the Learning Environment. On losing all lives both give score 0.
 
@@ -215,7 +216,8 @@ def _copies(num_ranks: int, given: Sequence[int] | None) -> tuple[int, ...]:
 def _hand_size(given: int | None, num_agents: int, deck_size: int) -> int:
     if given is None:
         given = 5 if num_agents < 4 else 4
-    hand_size = require_count("hand_size", given)
+    require_number("hand_size", given, 1, _MOST_HAND, whole=True)
+    hand_size = int(given)
     most = (deck_size - 1) // num_agents
     if hand_size > most:
         raise InvalidValueError(

@@ -96,9 +96,9 @@ class Rules:
 class LastMove(NamedTuple):
     """What all saw of the move before.
 
-    `action` is -1 where there was none, `card` the kind played or discarded (else 0), `touched` has a bit
-    for each card that a hint was about; `scored` says that a firework grew and `gained` that its last
-    card brought an information token.
+    `action` is -1 where there was none, `card` the kind played or discarded (else 0), `touched` has a
+    bit for each card that a hint was about; `scored` says that a firework grew and `gained` that its
+    last card brought an information token.
     """
 
     action: Int[Array, ""]

@@ -1,7 +1,7 @@
 """What the agents of Hanabi see: packed into words of bits and unpacked at once.
 
-Letters in shapes: A agents, each with its own view of the table, H cards of a hand, P the agents from the
-one who looks on. To unpack words is one simple loop for a compiler; a list of small arrays is not.
+Letters in shapes: A agents, each with its own view of the table, H cards of a hand, P the agents from
+the one who looks on. To unpack words is one simple loop for a compiler; a list of small arrays is not.
 """
 
 from collections.abc import Iterable
@@ -143,7 +143,8 @@ def _knowledge(rules: Rules, state: HanabiState) -> list[Field]:
 def _beliefs(rules: Rules, state: HanabiState) -> Float[Array, "A features"]:
     """Of every card how probable each kind is and what was told of it.
 
-    A kind is as probable as many of its copies are neither discarded nor played, among the possible ones.
+    A kind is as probable, among the possible ones, as many of its copies are neither discarded nor
+    played.
     """
     possible = _from_each(state.possible).reshape(rules.num_agents, -1)
     hinted = _from_each(state.hinted).reshape(rules.num_agents, -1)
@@ -151,7 +152,8 @@ def _beliefs(rules: Rules, state: HanabiState) -> Float[Array, "A features"]:
     unseen = [full & ~layer for full, layer in zip(rules.full_deck, seen, strict=True)]
     candidates = sum(cards.count(possible & layer) for layer in unseen)
     share = 1.0 / jnp.maximum(candidates, 1).astype(jnp.float32)
-    copies = _floats(sum(_bits(layer, rules.num_kinds) for layer in unseen))
+    layers = [_bits(layer, rules.num_kinds) for layer in unseen]
+    copies = _floats(sum(layers[1:], layers[0]))
     probability = _floats(_bits(possible, rules.num_kinds)) * copies * share[..., None]
     told = _floats(_bits(hinted, rules.num_colors + rules.num_ranks))
     return jnp.concatenate([probability, told], axis=-1).reshape(rules.num_agents, -1)
@@ -214,7 +216,7 @@ def _bit_per_slot(flags: Bool[Array, "A slots"]) -> UInt32[Array, " A"]:
 
 def _unpacked(rules: Rules, fields: Iterable[Field]) -> UInt32[Array, "A bits"]:
     """The bits of fields, one after the other."""
-    words: list[UInt32[Array, "..."]] = []
+    words: list[Array] = []
     used = 0
     for value, width in fields:
         word, shift = divmod(used, _WORD)

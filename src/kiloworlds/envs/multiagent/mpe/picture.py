@@ -1,6 +1,6 @@
 """Pictures of the particle world."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from kiloworlds.envs.multiagent.mpe.world import Message, Vector
 
 BLUE, ORANGE, BROWN, GREY, SLATE = "#2563eb", "#e0731a", "#8a3b12", "#94a3b8", "#475569"
 TEAL, FOREST = "#0d9488", "#bbdfc0"
-GOALS = ("#cc4c5e", "#2e9e5b", "#3b6fd4")
-"""Red, green and blue, as the landmarks are in the tasks that tell them apart by colour."""
+PURPLE, GREEN = "#7c5cbf", "#009e73"
+COLORED = (("R", "#d55e00"), ("G", "#009e73"), ("B", "#0072b2"))
+"""Landmarks that are told apart by colour, in red, green and blue for all eyes (Okabe & Ito)."""
 
 _INK, _PAPER, _FIELD, _BORDER = "#1e293b", "#f1f5f9", "#ffffff", "#cbd5e1"
 _SIZE = 600  # pixels
@@ -22,7 +23,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True)
 class Disc:
-    """A round body to draw.
+    """A round body to draw, or a square place to go to.
 
     Attributes:
         ring: the colour of a ring around it, which tells of a goal.
@@ -35,6 +36,20 @@ class Disc:
     label: str = ""
     ring: str | None = None
     velocity: Vector | None = None
+    is_square: bool = False
+
+
+def place(position: Vector, radius: float, color: str, label: str = "") -> Disc:
+    """A landmark that stops nobody."""
+    return Disc(position, radius, color, label, is_square=True)
+
+
+def colored_places(landmarks: Iterable[Vector], first: int = 0) -> list[Disc]:
+    """Landmarks told apart by colour, red, green and blue; or from green on."""
+    return [
+        place(it, 0.05, color, name)
+        for it, (name, color) in zip(landmarks, COLORED[first:], strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,10 @@ def draw(discs: Sequence[Disc], speeches: Sequence[Speech] = ()) -> np.ndarray:
         if disc.velocity is not None:
             speed_x, speed_y = _coordinates(disc.velocity)
             canvas.line((x, y), (x + speed_x / 4, y + speed_y / 4), disc.color, width=5)
-        canvas.circle((x, y), radius, disc.color)
+        if disc.is_square:
+            canvas.rectangle((x - radius, y - radius), (x + radius, y + radius), disc.color)
+        else:
+            canvas.circle((x, y), radius, disc.color)
         if disc.label:
             inside = radius > 10 * pixel
             place = (x, y) if inside else (x + radius + 10 * pixel, y)

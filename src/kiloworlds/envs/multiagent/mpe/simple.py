@@ -12,7 +12,7 @@ from kiloworlds.envs.multiagent.mpe.controls import Controls
 from kiloworlds.envs.multiagent.mpe.environment import ParticleEnvironment
 from kiloworlds.envs.multiagent.mpe.groups import Group
 from kiloworlds.envs.multiagent.mpe.observing import observation_box, observations, own, relative
-from kiloworlds.envs.multiagent.mpe.picture import BLUE, GOALS, Disc, draw
+from kiloworlds.envs.multiagent.mpe.picture import BLUE, GREY, Disc, draw, place
 from kiloworlds.envs.multiagent.mpe.world import ParticleState, move, scatter
 
 
@@ -62,7 +62,7 @@ class Simple(ParticleEnvironment):
         return observations(own(state.velocities), relative(state.positions, state.landmarks))
 
     def render(self, state: ParticleState) -> np.ndarray:
-        """The landmark, red, and the agent."""
-        landmark = Disc(state.landmarks[0], 0.05, GOALS[0])
+        """The landmark, a square, and the agent, which points where it goes."""
+        landmark = place(state.landmarks[0], 0.05, GREY)
         agent = Disc(state.positions[0], 0.05, BLUE, velocity=state.velocities[0])
         return draw([landmark, agent])

@@ -21,7 +21,7 @@ from kiloworlds.envs.multiagent.mpe.observing import (
     own,
     relative,
 )
-from kiloworlds.envs.multiagent.mpe.picture import BLUE, GOALS, GREY, ORANGE, Disc, draw
+from kiloworlds.envs.multiagent.mpe.picture import BLUE, GREEN, GREY, ORANGE, Disc, draw, place
 from kiloworlds.envs.multiagent.mpe.world import (
     ParticleState,
     Vector,
@@ -129,7 +129,7 @@ class SimpleAdversary(ParticleEnvironment):
         return observations(*before, landmarks_seen, others_seen)
 
     def render(self, state: ParticleState) -> np.ndarray:
-        """The adversary, orange, the agents and the landmarks; the goal is green."""
+        """The adversary, orange, the agents, blue, and the landmarks, squares; the goal is green."""
         discs = []
         for index, position in enumerate(state.positions):
             color, label = (BLUE, str(index - 1)) if index else (ORANGE, "")
@@ -137,5 +137,5 @@ class SimpleAdversary(ParticleEnvironment):
             discs.append(Disc(position, _SIZE, color, label=label, velocity=velocity))
         goal = int(state.goals[0])
         for index, landmark in enumerate(state.landmarks):
-            discs.append(Disc(landmark, _LANDMARK_SIZE, GOALS[1] if index == goal else GREY))
+            discs.append(place(landmark, _LANDMARK_SIZE, GREEN if index == goal else GREY))
         return draw(discs)

@@ -22,7 +22,14 @@ from kiloworlds.envs.multiagent.mpe.observing import (
     own,
     relative,
 )
-from kiloworlds.envs.multiagent.mpe.picture import BLUE, GOALS, ORANGE, Disc, draw
+from kiloworlds.envs.multiagent.mpe.picture import (
+    COLORED,
+    ORANGE,
+    SLATE,
+    Disc,
+    colored_places,
+    draw,
+)
 from kiloworlds.envs.multiagent.mpe.world import (
     Body,
     ParticleState,
@@ -117,15 +124,14 @@ class SimplePush(ParticleEnvironment):
         }
 
     def render(self, state: ParticleState) -> np.ndarray:
-        """Landmarks green and blue, the adversary orange, the agent with a ring of its goal's colour."""
-        colors = GOALS[1:]
-        ring = colors[int(state.goals[0])]
+        """The landmarks, squares; the adversary, orange; the agent with a ring of its goal's colour."""
+        ring = COLORED[1 + int(state.goals[0])][1]
         adversary, agent = state.positions
-        discs = [
-            Disc(landmark, 0.05, color)
-            for landmark, color in zip(state.landmarks, colors, strict=True)
-        ]
-        sizes = (self.adversary_size, self.agent_size)
-        discs.append(Disc(adversary, sizes[0], ORANGE, velocity=state.velocities[_ADVERSARY]))
-        discs.append(Disc(agent, sizes[1], BLUE, ring=ring, velocity=state.velocities[_AGENT]))
-        return draw(discs)
+        velocities = state.velocities
+        return draw(
+            [
+                *colored_places(state.landmarks, first=1),
+                Disc(adversary, self.adversary_size, ORANGE, velocity=velocities[_ADVERSARY]),
+                Disc(agent, self.agent_size, SLATE, ring=ring, velocity=velocities[_AGENT]),
+            ]
+        )

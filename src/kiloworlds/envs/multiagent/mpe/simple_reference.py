@@ -16,7 +16,15 @@ from kiloworlds.envs.multiagent.mpe.controls import Controls
 from kiloworlds.envs.multiagent.mpe.environment import ParticleEnvironment
 from kiloworlds.envs.multiagent.mpe.groups import Group, each, pick
 from kiloworlds.envs.multiagent.mpe.observing import observation_box, observations, own, relative
-from kiloworlds.envs.multiagent.mpe.picture import BLUE, GOALS, SLATE, Disc, Speech, draw
+from kiloworlds.envs.multiagent.mpe.picture import (
+    COLORED,
+    PURPLE,
+    SLATE,
+    Disc,
+    Speech,
+    colored_places,
+    draw,
+)
 from kiloworlds.envs.multiagent.mpe.world import (
     ParticleState,
     distance,
@@ -95,14 +103,11 @@ class SimpleReference(ParticleEnvironment):
         )
 
     def render(self, state: ParticleState) -> np.ndarray:
-        """The landmarks; each agent with a ring of the colour it should go to; what both say."""
-        discs = [
-            Disc(landmark, 0.05, color)
-            for landmark, color in zip(state.landmarks, GOALS, strict=True)
-        ]
+        """The landmarks, squares; agents, each with a ring of its goal's colour; what both say."""
+        discs = colored_places(state.landmarks)
         speeches = []
-        for agent, color in enumerate((BLUE, SLATE)):
-            ring = GOALS[int(state.goals[1 - agent])]
+        for agent, color in enumerate((SLATE, PURPLE)):
+            ring = COLORED[int(state.goals[1 - agent])][1]
             position, velocity = state.positions[agent], state.velocities[agent]
             discs.append(Disc(position, 0.05, color, str(agent), ring, velocity))
             speeches.append(Speech(f"agent_{agent}", state.messages[agent], color))

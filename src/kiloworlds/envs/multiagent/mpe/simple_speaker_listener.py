@@ -14,7 +14,15 @@ from kiloworlds.envs.multiagent.mpe.controls import Controls
 from kiloworlds.envs.multiagent.mpe.environment import ParticleEnvironment
 from kiloworlds.envs.multiagent.mpe.groups import Group, pick
 from kiloworlds.envs.multiagent.mpe.observing import observation_box, observations, own, relative
-from kiloworlds.envs.multiagent.mpe.picture import BLUE, GOALS, SLATE, Disc, Speech, draw
+from kiloworlds.envs.multiagent.mpe.picture import (
+    COLORED,
+    PURPLE,
+    SLATE,
+    Disc,
+    Speech,
+    colored_places,
+    draw,
+)
 from kiloworlds.envs.multiagent.mpe.world import ParticleState, move, scatter, silence
 
 _SYMBOLS = 3
@@ -91,11 +99,10 @@ class SimpleSpeakerListener(ParticleEnvironment):
         }
 
     def render(self, state: ParticleState) -> np.ndarray:
-        """The landmarks; the listener with a ring of the goal's colour; what the speaker says."""
-        discs = [
-            Disc(landmark, 0.04, color)
-            for landmark, color in zip(state.landmarks, GOALS, strict=True)
-        ]
-        ring = GOALS[int(state.goals[0])]
-        discs.append(Disc(state.positions[0], 0.075, BLUE, ring=ring, velocity=state.velocities[0]))
-        return draw(discs, [Speech("speaker_0", state.messages[0], SLATE)])
+        """The landmarks, squares; the listener, with a ring of the goal's colour; what it is told."""
+        discs = colored_places(state.landmarks)
+        ring = COLORED[int(state.goals[0])][1]
+        discs.append(
+            Disc(state.positions[0], 0.075, SLATE, ring=ring, velocity=state.velocities[0])
+        )
+        return draw(discs, [Speech("speaker_0", state.messages[0], PURPLE)])

@@ -22,7 +22,7 @@ from kiloworlds.envs.multiagent.mpe.observing import (
     own,
     relative,
 )
-from kiloworlds.envs.multiagent.mpe.picture import BLUE, GREY, Disc, draw
+from kiloworlds.envs.multiagent.mpe.picture import BLUE, GREY, Disc, draw, place
 from kiloworlds.envs.multiagent.mpe.world import (
     Body,
     ParticleState,
@@ -141,8 +141,8 @@ class SimpleSpread(ParticleEnvironment):
         )
 
     def render(self, state: ParticleState) -> np.ndarray:
-        """The agents, large and blue, and the landmarks."""
-        landmarks = [Disc(landmark, 0.05, GREY) for landmark in state.landmarks]
+        """The agents, which point where they go, and the landmarks, squares."""
+        landmarks = [place(landmark, 0.05, GREY) for landmark in state.landmarks]
         agents = [
             Disc(position, self.agent_size, BLUE, label=str(number), velocity=velocity)
             for number, (position, velocity) in enumerate(

@@ -28,6 +28,17 @@ from kiloworlds.envs.multiagent.mpe.groups import (
 Message = tuple[Float[Array, ""], ...]
 """What an agent says: a number for each symbol, 1 for the one symbol of a discrete action."""
 
+# Of log(1 + x) / x for x in [0, 1], interpolated at Chebyshev points.
+_LOG1P = (
+    0.99999981,
+    -0.49997451,
+    0.33276187,
+    -0.24499657,
+    0.17757118,
+    -0.10785469,
+    0.04421472,
+    -0.00857478,
+)
 _LEAST_SQUARE = 1e-30  # two bodies at one point do not push each other; mpe2 gives NaN
 
 
@@ -151,9 +162,8 @@ def contact_forces(
     def push(first: Body, second: Body) -> Vector:
         apart = first.position - second.position
         gap = jnp.sqrt(jnp.maximum(apart.square, _LEAST_SQUARE))
-        depth = (first.size + second.size - gap) / contact_margin
-        softened = jnp.maximum(depth, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(depth)))
-        return apart * (contact_force * contact_margin * softened / gap)
+        depth = -(gap - first.size - second.size) / contact_margin
+        return apart * (contact_force * contact_margin * _softplus(depth) / gap)
 
     nothing = jnp.float32(0)
     forces = each(lambda force: Vector(force, force), fill(agents, (nothing, len(agents))))
@@ -162,6 +172,15 @@ def contact_forces(
     if len(obstacles):
         forces = each(operator.add, forces, combine(push, agents, obstacles, "sum"))
     return forces
+
+
+def _softplus(number: Float[Array, "..."]) -> Float[Array, "..."]:
+    """log(1 + exp(number)), to 3e-7 absolute; `jnp.log1p` alone takes three times as long."""
+    tail = jnp.exp(-jnp.abs(number))
+    logarithm = jnp.full_like(tail, _LOG1P[-1])
+    for coefficient in reversed(_LOG1P[:-1]):
+        logarithm = logarithm * tail + coefficient
+    return jnp.maximum(number, 0.0) + tail * logarithm
 
 
 def move(

@@ -1,6 +1,7 @@
 """Kitchens as text: their names, the letters they are written in, and the checks of a text."""
 
 import itertools
+import statistics
 import textwrap
 from dataclasses import dataclass
 
@@ -356,7 +357,6 @@ def _parse(
     """The rows of a text, and where its agents stand; lines and columns are counted from 1."""
     # A closed kitchen has no floor in its first column: what all lines start with is indentation.
     rows = textwrap.dedent(text).strip("\n").rstrip().split("\n")
-    width = max(map(len, rows))
     for number, row in enumerate(rows, 1):
         for column, letter in enumerate(row, 1):
             if letter not in letters:
@@ -364,10 +364,14 @@ def _parse(
                 raise InvalidValueError(
                     f"layout, line {number}, column {column}: {letter!r} is none of {allowed}."
                 )
-        if len(row) < width:
+    width = statistics.mode(map(len, rows))
+    for number, row in enumerate(rows, 1):
+        if len(row) != width:
+            column = min(len(row), width) + 1
+            fault = "ends here" if len(row) < width else "goes on here"
             raise InvalidValueError(
-                f"layout, line {number}, column {len(row) + 1}: the line {row!r} ends here, another "
-                f"has {width} letters; all must be equally long (W closes the kitchen)."
+                f"layout, line {number}, column {column}: the line {row!r} {fault}, but all must have "
+                f"as many letters as most, {width} (W closes the kitchen)."
             )
     for number, row in enumerate(rows, 1):
         for column, letter in enumerate(row, 1):
