@@ -6,16 +6,27 @@ import kiloworlds as kw
 from kiloworlds.core.environment import MultiAgentEnvironment
 from kiloworlds.core.registry import find_spec
 
+SMALLEST = ("smax/3m", "overcooked/cramped_room", "overcooked_v2/cramped_room", "hanabi/small-2p")
+"""Those of their class that are tested at once; of classes not named here it is the first id."""
+
+SLOW_TO_COMPILE = (
+    "mpe/simple_world_comm_v3",
+    "mpe/simple_adversary_v3",
+    "mpe/simple_crypto_v3",
+    "mpe/simple_push_v3",
+)
+"""Worlds that share their code with others that are tested at once; their parity is tested anyway."""
+
 
 def all_ids():
     """All ids. Of the worlds of several agents, whose layouts and scenarios differ in numbers only, one
     of each class is tested at once, and the others with `-m slow`."""
-    seen, parameters = set(), []
+    seen = {find_spec(id).entry_point: id for id in SMALLEST}
+    parameters = []
     for id in kw.list_envs():
-        entry_point = find_spec(id).entry_point
-        again = is_multi_agent(id) and entry_point in seen
-        seen.add(entry_point)
-        parameters.append(pytest.param(id, marks=pytest.mark.slow) if again else pytest.param(id))
+        first = seen.setdefault(find_spec(id).entry_point, id)
+        later = is_multi_agent(id) and (first != id or id in SLOW_TO_COMPILE)
+        parameters.append(pytest.param(id, marks=pytest.mark.slow) if later else pytest.param(id))
     return parameters
 
 

@@ -65,12 +65,17 @@ def greedy_return(algorithm, learner, env):
     return total.mean()
 
 
-@pytest.mark.parametrize("algorithm", SETTINGS)
+def some(first, *others):
+    """Algorithms tested at once, and others that share their code: with `-m slow`."""
+    return [*first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
+
+
+@pytest.mark.parametrize("algorithm", some(["mappo", "iql", "qmix", "pqn_vdn"], "ippo", "vdn"))
 def test_a_team_learns_to_do_what_each_sees(algorithm):
     assert mean_return(algorithm, probes.BothAsSeen) > 0.95
 
 
-@pytest.mark.parametrize("algorithm", ["ippo", "mappo", "vdn", "pqn_vdn"])
+@pytest.mark.parametrize("algorithm", some(["ippo", "vdn"], "mappo", "pqn_vdn"))
 def test_recurrent_networks_remember(algorithm):
     assert mean_return(algorithm, probes.Remember, 150, network="gru") > 0.95
 
@@ -80,7 +85,7 @@ def test_without_a_memory_nothing_is_remembered():
     assert mean_return("ippo", probes.Remember, 40) < 0.7
 
 
-@pytest.mark.parametrize("algorithm", ["ippo", "mappo"])
+@pytest.mark.parametrize("algorithm", some(["mappo"], "ippo"))
 def test_agents_with_networks_of_their_own_take_roles(algorithm):
     assert mean_return(algorithm, probes.Roles, share_parameters=False) > 0.95
 
@@ -89,12 +94,12 @@ def test_agents_that_share_a_network_are_told_apart_by_value_learners():
     assert mean_return("vdn", probes.Roles) > 0.95
 
 
-@pytest.mark.parametrize("algorithm", ["mappo", "qmix", "pqn_vdn"])
+@pytest.mark.parametrize("algorithm", some(["mappo", "qmix"], "pqn_vdn"))
 def test_kinds_with_differing_spaces_learn_together(algorithm):
     assert mean_return(algorithm, probes.TwoKinds, 150) > 0.95
 
 
-@pytest.mark.parametrize("algorithm", ["ippo", "mappo", "vdn"])
+@pytest.mark.parametrize("algorithm", some(["ippo", "vdn"], "mappo"))
 def test_what_a_death_leads_to_is_learnt_by_the_dead(algorithm):
     assert mean_return(algorithm, probes.Death) > 0.95
 

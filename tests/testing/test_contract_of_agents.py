@@ -10,7 +10,7 @@ from kiloworlds.testing.contract import CHECKS
 
 @pytest.mark.parametrize("env", [Relay(), with_time_limit(Hunt(), 5)], ids=["relay", "hunt"])
 def test_environments_that_keep_it(env):
-    for name in ("types", "agents"):
+    for name in ("types", "agents", "long rollout"):
         CHECKS[name](env, fast_key(0))
 
 
@@ -26,4 +26,4 @@ def test_environments_that_keep_it(env):
 )
 def test_what_breaks_it_is_found(fault, message):
     with pytest.raises(AssertionError, match=message):
-        CHECKS["agents"](Relay(fault=fault), fast_key(0))
+        CHECKS["long rollout"](Relay(fault=fault), fast_key(0))

@@ -1,12 +1,12 @@
 """The contract that every compiled environment meets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Bool, Key, PyTree
 
 from kiloworlds.core.environment import Environment, MultiAgentEnvironment, Step
 from kiloworlds.core.legal_actions import random_actions
@@ -69,13 +69,9 @@ def _check_types(env: Environment, key: Key[Array, ""]) -> None:
 
 
 def _check_determinism(env: Environment, key: Key[Array, ""]) -> None:
-    first, second = (_rollout(env, key, env.reset, env.step) for _ in range(2))
+    # Without compiling every operation is a program of its own, so these two are short.
+    first, second = (_rollout(env, key, env.reset, env.step, 2) for _ in range(2))
     _close("two runs with equal keys differ", first, second, tolerance=0.0)
-    compiled = _rollout(env, key, _compiled(env.reset), _compiled(env.step))
-    _close("results with jax.jit and without differ", compiled, first)
-
-
-def _check_compiled_once(env: Environment, key: Key[Array, ""]) -> None:
     traces = 0
 
     def counted(*arguments):
@@ -83,22 +79,45 @@ def _check_compiled_once(env: Environment, key: Key[Array, ""]) -> None:
         traces += 1
         return env.step(*arguments)
 
-    _rollout(env, key, _compiled(env.reset), _compiled(counted))
+    start, seen = _rollout(env, key, _compiled(env.reset), _compiled(counted), 4)
+    _close("results with jax.jit and without differ", (start, seen[:2]), first)
     assert traces == 1, (
         f"step was compiled {traces} times for one sequence of steps: its state differs in (weak) "
         "type from reset's. Give constants their type, as in jnp.float32(0) or jnp.zeros_like(x)."
     )
 
 
-def _check_vmap(env: Environment, key: Key[Array, ""]) -> None:
+def _check_batching(env: Environment, key: Key[Array, ""]) -> None:
     keys = jax.random.split(key, 3)
 
     def run(key):
         return _scanned_rollout(env, env.action_space, key)
 
-    batched, single = _compiled(jax.vmap(run))(keys), _compiled(run)
-    looped = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(single(one) for one in keys))
-    _close("results with jax.vmap and in a loop differ", batched, looped)
+    single = _compiled(run)
+    each = [single(one) for one in keys]
+    looped = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    _close("results with jax.vmap and in a loop differ", _compiled(jax.vmap(run))(keys), looped)
+    _check_batched_parameters(env, keys[0], each[0])
+
+
+def _check_batched_parameters(env: Environment, key: Key[Array, ""], single: PyTree) -> None:
+    """That a batch of equal parameters gives what a single environment gave."""
+    floats, rest = eqx.partition(env, eqx.is_inexact_array_like)
+    three = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3, *jnp.shape(leaf))), floats)
+
+    def run(parameters, key):
+        batched = eqx.combine(parameters, rest)
+        # The space itself is of the host: it is read from the environment with single parameters.
+        return _scanned_rollout(batched, env.action_space, key)
+
+    try:
+        results = _compiled(jax.vmap(run, (0, None), axis_size=3))(three, key)
+    except Exception as error:
+        raise AssertionError(
+            f"the parameters cannot be batched (jax.vmap over the environment): {error}"
+        ) from error
+    expected = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3, *leaf.shape)), single)
+    _close("results with batched parameters and with single ones differ", results, expected)
 
 
 def _check_long_rollout(env: Environment, key: Key[Array, ""]) -> None:
@@ -107,14 +126,15 @@ def _check_long_rollout(env: Environment, key: Key[Array, ""]) -> None:
     observation_space, action_space = env.observation_space, env.action_space
 
     def advance(carry, step_key):
-        state, over = carry
+        before, over = carry
         step_key, action_key = jax.random.split(step_key)
-        action = random_actions(action_space, _legal(env, state), action_key)
-        state, step = env.step(step_key, state, action)
+        action = random_actions(action_space, _legal(env, before), action_key)
+        state, step = env.step(step_key, before, action)
         inside = over | observation_space.contains(step.observation)
+        agents = {what: over | right for what, right in _agents_keep(env, before, state, step)}
         over = over | step.terminated | step.truncated
         no_nan = ~_has_nan((state, step))
-        return (state, over), (action_space.contains(action), inside, no_nan, over)
+        return (state, over), (action_space.contains(action), inside, no_nan, over, agents)
 
     def rollout(key):
         reset_key, steps_key = jax.random.split(key)
@@ -125,65 +145,47 @@ def _check_long_rollout(env: Environment, key: Key[Array, ""]) -> None:
         return start, seen
 
     start, seen = _compiled(jax.vmap(rollout))(jax.random.split(key, _COPIES))
-    accepted, inside, no_nan, over = map(np.asarray, seen)
+    accepted, inside, no_nan, over, agents = jax.tree.map(np.asarray, seen)
     assert np.all(accepted), "action_space does not contain an action sampled from it."
     assert np.all(start), "observation_space does not contain reset's observation."
     assert np.all(inside), (
         f"observation_space does not contain the observation of step {_first(~inside)}."
     )
     assert np.all(no_nan), f"NaN after step {_first(~no_nan)} of random actions."
+    for wrong, right in agents.items():
+        assert np.all(right), f"{wrong} after step {_first(~right)} of random actions."
     if limit is not None:
         assert np.all(over[:, int(limit) - 1]), (
             f"an episode goes on after max_episode_steps={int(limit)} steps."
         )
 
 
-def _check_agents(env: Environment, key: Key[Array, ""]) -> None:
-    """Masks of several agents along random episodes."""
+def _agents_keep(
+    env: Environment, before: PyTree, state: PyTree, step: Step
+) -> Iterator[tuple[str, Bool[Array, ""]]]:
+    """What may go wrong with several agents in a step, and whether it went right."""
     if not isinstance(env, MultiAgentEnvironment):
         return
-    _check_agent_types(env, key)
-
-    def advance(carry, step_key):
-        state, over = carry
-        step_key, action_key = jax.random.split(step_key)
-        before = env.alive(state)
-        action = random_actions(env.action_space, _legal(env, state), action_key)
-        state, step = env.step(step_key, state, action)
-        alive, legal = env.alive(state), _legal(env, state)
-        have_some = [mask.any(-1) for mask in jax.tree.leaves(legal)]
-        blind = ~_seen_by_dead(env, alive, step.observation)
-        paid = jnp.zeros((), bool) if env.team_reward else ((step.reward != 0) & ~before).any()
-        finds = (
-            jnp.stack([each.all() for each in have_some]).all() if have_some else jnp.bool_(True),
-            ~(alive & ~before).any(),
-            alive.any() | step.terminated | step.truncated,
-            blind,
-            ~paid,
-            jnp.bool_(not env.team_reward) | (step.reward == step.reward[0]).all(),
-        )
-        finds = tuple(found | over for found in finds)
-        return (state, over | step.terminated | step.truncated), finds
-
-    def rollout(key):
-        state, _ = env.reset(key)
-        keys = jax.random.split(jax.random.fold_in(key, 1), _STEPS)
-        return jax.lax.scan(advance, (state, jnp.zeros((), bool)), keys)[1]
-
-    found = _compiled(jax.vmap(rollout))(jax.random.split(key, _COPIES))
-    wrongs = (
-        "an agent has no legal action",
-        "a dead agent is alive again within its episode",
-        "the episode goes on although no agent lives",
-        "a dead agent observes something other than zeros",
-        "a dead agent gets a reward, and team_reward is False",
-        "team_reward is True, but agents get different rewards",
-    )
-    for right, wrong in zip(map(np.asarray, found), wrongs, strict=True):
-        assert right.all(), f"{wrong} after step {_first(~right)} of random actions."
+    alive, was_alive = env.alive(state), env.alive(before)
+    have_some = [mask.any(-1).all() for mask in jax.tree.leaves(_legal(env, state))]
+    yield "an agent has no legal action", jnp.array(have_some, bool).all()
+    yield "a dead agent is alive again within its episode", ~(alive & ~was_alive).any()
+    goes_on = ~(step.terminated | step.truncated)
+    yield "the episode goes on although no agent lives", alive.any() | ~goes_on
+    blind = ~_seen_by_dead(env, alive, step.observation)
+    yield "a dead agent observes something other than zeros", blind
+    if env.team_reward:
+        same = (step.reward == step.reward[0]).all()
+        yield "team_reward is True, but agents get different rewards", same
+    else:
+        paid = ((step.reward != 0) & ~was_alive).any()
+        yield "a dead agent gets a reward, and team_reward is False", ~paid
 
 
-def _check_agent_types(env: MultiAgentEnvironment, key: Key[Array, ""]) -> None:
+def _check_agents(env: Environment, key: Key[Array, ""]) -> None:
+    """Structure, shapes and types of what is said of several agents."""
+    if not isinstance(env, MultiAgentEnvironment):
+        return
     state, _ = jax.eval_shape(env.reset, key)
     alive = jax.eval_shape(env.alive, state)
     _same_types("alive and its contract", alive, jax.ShapeDtypeStruct((env.num_agents,), bool))
@@ -221,26 +223,6 @@ def _legal(env: Environment, state: PyTree) -> PyTree | None:
     return env.available_actions(state) if isinstance(env, MultiAgentEnvironment) else None
 
 
-def _check_batched_parameters(env: Environment, key: Key[Array, ""]) -> None:
-    floats, rest = eqx.partition(env, eqx.is_inexact_array_like)
-    three = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3, *jnp.shape(leaf))), floats)
-
-    def run(parameters, key):
-        batched = eqx.combine(parameters, rest)
-        # The space itself is of the host: it is read from the environment with single parameters.
-        return _scanned_rollout(batched, env.action_space, key)
-
-    try:
-        results = _compiled(jax.vmap(run, (0, None), axis_size=3))(three, key)
-    except Exception as error:
-        raise AssertionError(
-            f"the parameters cannot be batched (jax.vmap over the environment): {error}"
-        ) from error
-    single = _compiled(lambda key: run(floats, key))(key)
-    expected = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3, *leaf.shape)), single)
-    _close("results with batched parameters and with single ones differ", results, expected)
-
-
 def _check_pictures(env: Environment, key: Key[Array, ""]) -> None:
     state, _ = env.reset(key)
     picture, text = env.render(state), env.describe(state)
@@ -260,13 +242,13 @@ def _compiled(function: Callable) -> Callable:
 
 
 def _rollout(
-    env: Environment, key: Key[Array, ""], reset: Callable, step: Callable
+    env: Environment, key: Key[Array, ""], reset: Callable, step: Callable, length: int
 ) -> tuple[PyTree, list]:
-    """Four steps of sampled actions; returns the first observation and everything after it."""
+    """Steps of sampled actions; returns the first observation and everything after it."""
     action_space = env.action_space
     state, first = reset(key)
     seen = []
-    for i in range(4):
+    for i in range(length):
         step_key, action_key = jax.random.split(jax.random.fold_in(key, i))
         action = random_actions(action_space, _legal(env, state), action_key)
         state, result = step(step_key, state, action)
@@ -277,7 +259,7 @@ def _rollout(
 def _scanned_rollout(
     env: Environment, action_space: Space, key: Key[Array, ""]
 ) -> tuple[PyTree, tuple[PyTree, Step]]:
-    """The same as one program, which compiles faster than four copies of a step."""
+    """Four steps as one program, which compiles faster than four copies of a step."""
 
     def advance(state, i):
         step_key, action_key = jax.random.split(jax.random.fold_in(key, i))
@@ -328,11 +310,9 @@ def _close(what: str, first: PyTree, second: PyTree, tolerance: float = _TOLERAN
 CHECKS: dict[str, Callable[[Environment, Key[Array, ""]], None]] = {
     "types": _check_types,
     "determinism": _check_determinism,
-    "compiled once": _check_compiled_once,
-    "vmap": _check_vmap,
-    "long rollout": _check_long_rollout,
     "agents": _check_agents,
-    "batched parameters": _check_batched_parameters,
+    "batching": _check_batching,
+    "long rollout": _check_long_rollout,
     "pictures": _check_pictures,
 }
 """The points of the contract by name, in the order in which they are checked."""

@@ -392,7 +392,7 @@ def test_two_shots_never_fall_into_one_action():
 
 def test_armies_start_face_to_face():
     env = Battle(scenario="2s3z")
-    state, _ = jax.vmap(env.reset)(jax.random.split(fast_key(5), 50))
+    state, _ = jax.jit(jax.vmap(env.reset))(jax.random.split(fast_key(5), 50))
     np.testing.assert_array_equal(state.unit_type[7], [2, 2, 3, 3, 3] * 2)
     assert (np.abs(state.x[:, :5] - 8) < 4).all()
     assert (np.abs(state.x[:, 5:] - 24) < 4).all()

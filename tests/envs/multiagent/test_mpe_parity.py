@@ -55,7 +55,22 @@ def test_equals_mpe2(task, continuous):
     check_parity(build(task, **kwargs), make_theirs(task, **kwargs))
 
 
-@pytest.mark.parametrize(("task", "kwargs"), VARIANTS)
+# Those that compile for long; others of the same task are tested at once.
+LATER = [
+    ("simple_tag_v3", {"num_good": 2, "num_agent_neighbors": 3, "num_landmark_neighbors": 1}),
+    ("simple_adversary_v3", {"N": 3, "num_agent_neighbors": 2, "num_landmark_neighbors": 4}),
+    ("simple_world_comm_v3", {"num_forests": 0, "num_food": 1, "num_obstacles": 2}),
+    VARIANTS[-1],
+]
+
+
+@pytest.mark.parametrize(
+    ("task", "kwargs"),
+    [
+        pytest.param(*variant, marks=pytest.mark.slow if variant in LATER else ())
+        for variant in VARIANTS
+    ],
+)
 def test_other_numbers_equal_mpe2(task, kwargs):
     check_parity(build(task, **kwargs), make_theirs(task, **kwargs))
 
