@@ -52,6 +52,7 @@ class FusedAgentsTraining(FusedLoop):
         super().__init__(config, env, reference)
         self.layout = KindLayout(env.kinds)
         self.algorithm = make_algorithm(config.settings, Team.of(env), **self._algorithm_axes)
+        self._one_rollout = jax.jit(self._rollout, inline=True)
 
     def _state_on_devices(self) -> AgentsLoopState:
         everywhere: Any = PartitionSpec()
@@ -74,7 +75,7 @@ class FusedAgentsTraining(FusedLoop):
             loop_key,
             jnp.int32(0),
         )
-        experience = jax.eval_shape(self._rollout, state, loop_key)[1]
+        experience = jax.eval_shape(self._one_rollout, state, loop_key)[1]
         return state._replace(carried=self.algorithm.carry(self._num_envs, experience))
 
     def _progress(self, updates: Int[Array, ""]) -> Float[Array, ""]:
@@ -142,7 +143,7 @@ class FusedAgentsTraining(FusedLoop):
     def _update(self, state: AgentsLoopState) -> tuple[AgentsLoopState, UpdateMetrics]:
         act_key, learn_key = self._update_keys(state.key, state.updates)
         progress = self._progress(state.updates)
-        state, experience, episodes = self._rollout(state, act_key)
+        state, experience, episodes = self._one_rollout(state, act_key)
         learner, carried, metrics = self.algorithm.update(
             state.learner, experience, state.carried, learn_key, progress
         )

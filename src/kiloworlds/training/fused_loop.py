@@ -5,6 +5,7 @@ Letters in shapes: S seeds, T steps per rollout, N environments, U updates.
 
 from abc import abstractmethod
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.stages import Compiled
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from kiloworlds.core.environment import Environment
@@ -83,11 +85,14 @@ class FusedLoop:
         self._vector = VectorFunctions(
             env, reference or env, self._num_envs, AutoresetMode.SAME_STEP
         )
+        # Inlined, so that what asks for its shapes only and what runs it trace it but once.
+        self._one_update = jax.jit(self._update, inline=True)
         self._init = jax.jit(self._spread(jax.vmap(self._init_one), takes_state=False))
         self._run = jax.jit(
             self._spread(jax.vmap(self._run_one, in_axes=(0, None)), takes_state=True),
             donate_argnums=0,
         )
+        self._programs: tuple[Compiled, Compiled] | None = None
 
     @property
     def _algorithm_axes(self) -> dict[str, Any]:
@@ -160,12 +165,12 @@ class FusedLoop:
 
         The count is a traced value, so one compiled program serves every length.
         """
-        shape = jax.eval_shape(lambda s: self._update(s)[1], state)
+        shape = jax.eval_shape(self._one_update, state)[1]
         metrics = jax.tree.map(lambda leaf: jnp.zeros((CHUNK, *leaf.shape), leaf.dtype), shape)
 
         def one_update(index, carry):
             state, metrics = carry
-            state, new = self._update(state)
+            state, new = self._one_update(state)
             metrics = jax.tree.map(lambda all_, one: all_.at[index].set(one), metrics, new)
             return state, metrics
 
@@ -178,7 +183,20 @@ class FusedLoop:
 
     def init(self) -> Any:
         """The state before the first update; every leaf has a leading seed axis."""
-        return self._init(self.seed_keys())
+        keys = self.seed_keys()
+        init, run = self.programs(keys)
+        return jax.device_put(init(keys), run.input_shardings[0][0])
+
+    def programs(self, keys: Key[Array, " S"]) -> tuple[Compiled, Compiled]:
+        """What makes the first state of these seeds, and what runs updates: compiled side by side."""
+        if self._programs is None:
+            init = self._init.trace(keys)
+            with ThreadPoolExecutor(1) as background:
+                # XLA leaves Python's lock alone, so the second is traced while the first is compiled.
+                first = background.submit(init.lower().compile)
+                run = self._run.lower(init.out_info, jnp.int32(0)).compile()
+                self._programs = first.result(), run
+        return self._programs
 
     def run(
         self, state: Any, count: int, stop: Callable[[], bool] = lambda: False
@@ -190,7 +208,8 @@ class FusedLoop:
         """
         if not 1 <= count <= CHUNK:
             raise InvalidValueError(f"count={count} must be between 1 and {CHUNK}.")
-        state, metrics = self._run(state, jnp.int32(count))
+        _, run = self.programs(self.seed_keys())
+        state, metrics = run(state, jnp.int32(count))
         return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], metrics)
 
     def host_metrics(self) -> dict[str, float]:
