@@ -99,7 +99,7 @@ def measure(task: Task, num_seeds: int) -> dict[str, Any]:
 def own_coins(run: Any, seed_index: int) -> float:
     """The share of the coins picked up that were of the player's own colour: 0.5 where players do not
     care, 1 where they leave each other's."""
-    envs = kw.make("coin_game", EPISODES, **run.config.env_kwargs)
+    envs = kw.make("coin_game", EPISODES, **run.config.get("env_kwargs", {}))
     policy = run.policy.select_seed(seed_index)
     observations, infos = envs.reset(seed=10_000)
     for _ in range(99):  # the last step of an episode starts the next

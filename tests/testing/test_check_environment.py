@@ -143,7 +143,7 @@ def test_gymnasium_id():
 def test_compiled_environment_is_held_to_its_contract():
     report = check("CliffWalking-v1")
     assert report.ok, report
-    assert results(report, "contract: vmap") == ["ok"]
+    assert results(report, "contract: batching") == ["ok"]
     assert report.of("speed")[0].measured["steps_per_second"] > 1000
 
 

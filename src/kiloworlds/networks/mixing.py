@@ -35,16 +35,15 @@ class MonotonicMixer(eqx.Module):
         self, key: Key[Array, ""], num_agents: int, state_size: int, size: int, hyper_size: int
     ):
         keys = jax.random.split(key, 7)
-        hidden, root = 2**0.5, 1.0
-        # The product with all agents' values adds up as many terms as there are agents.
-        small = 1.0 / num_agents**0.5
+        # Small at first: a value far from zero in an unseen state, which the target would repeat, spreads.
+        hidden, small = 2**0.5, 0.01
         self.first_hidden = Linear(keys[0], state_size, hyper_size, hidden)
         self.first_weight = Linear(keys[1], hyper_size, num_agents * size, small)
-        self.first_bias = Linear(keys[2], state_size, size, root)
+        self.first_bias = Linear(keys[2], state_size, size, small)
         self.second_hidden = Linear(keys[3], state_size, hyper_size, hidden)
-        self.second_weight = Linear(keys[4], hyper_size, size, root)
+        self.second_weight = Linear(keys[4], hyper_size, size, small)
         self.second_bias_hidden = Linear(keys[5], state_size, size, hidden)
-        self.second_bias = Linear(keys[6], size, 1, root)
+        self.second_bias = Linear(keys[6], size, 1, small)
         self.num_agents = num_agents
 
     def __call__(
