@@ -35,7 +35,7 @@ class MonotonicMixer(eqx.Module):
         self, key: Key[Array, ""], num_agents: int, state_size: int, size: int, hyper_size: int
     ):
         keys = jax.random.split(key, 7)
-        # Small at first: a value far from zero in an unseen state, which the target would repeat, spreads.
+        # Small at first: large values of states not yet seen, which targets repeat, would grow.
         hidden, small = 2**0.5, 0.01
         self.first_hidden = Linear(keys[0], state_size, hyper_size, hidden)
         self.first_weight = Linear(keys[1], hyper_size, num_agents * size, small)
