@@ -169,6 +169,9 @@ def main() -> None:
         content = json.loads(PATH.read_text())
 
     def keep(name: str, record: dict[str, Any]) -> None:
+        # Another process may have added its own in the meantime.
+        if PATH.exists():
+            content["trainings"] = json.loads(PATH.read_text())["trainings"]
         content["trainings"][name] = record
         ordered = {known: content["trainings"].get(known) for known in names}
         content["trainings"] = {known: one for known, one in ordered.items() if one}
