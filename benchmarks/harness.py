@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import datetime
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -75,6 +76,17 @@ def repeat_for(seconds: float, once: Callable[[], int]) -> Round:
         return {"steps": steps, "seconds": time.perf_counter() - start}
 
     return one_round
+
+
+def repeat_with_seeds(seconds: float, run: Callable[[int], Any], steps: int) -> Round:
+    """The same for `run(seed)`, which makes `steps` steps and is called with ever new seeds."""
+    seeds = itertools.count(1)
+
+    def once() -> int:
+        run(next(seeds))
+        return steps
+
+    return repeat_for(seconds, once)
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import argparse
 import datetime
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -72,17 +73,17 @@ def measure(task: Task, num_seeds: int) -> dict[str, Any]:
             **task.settings,
         )
         seconds = time.perf_counter() - start
-        played = evaluate_run(run, episodes=EPISODES)
         metrics = run.metrics
-        greedy = {"return": [round(float(row.mean()), 4) for row in played.returns]}
-        if played.win_rate is not None:
-            rates = [
-                evaluate_run(run, episodes=EPISODES, seed_index=index).win_rate
-                for index in range(num_seeds)
-            ]
-            greedy["win_rate"] = rates
-        if len(set(played.agent_returns.values())) > 1:
-            greedy["agents"] = {k: round(v, 4) for k, v in played.agent_returns.items()}
+        played = [
+            evaluate_run(run, episodes=EPISODES, seed_index=index) for index in range(num_seeds)
+        ]
+        greedy: dict[str, Any] = {"return": [round(one.mean_return, 4) for one in played]}
+        if played[0].win_rate is not None:
+            greedy["win_rate"] = [one.win_rate for one in played]
+        greedy["agents"] = {
+            name: round(statistics.fmean(one.agent_returns[name] for one in played), 4)
+            for name in played[0].agent_returns
+        }
     if task.env == "coin_game":
         greedy["own_coins_share"] = [own_coins(run, index) for index in range(num_seeds)]
     return {
@@ -164,17 +165,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="seeds of each training")
     parser.add_argument("--peers-python", default=sys.executable, help="has jaxmarl installed")
     options = parser.parse_args()
-    content: dict[str, Any] = {"question": "learning", "trainings": {}}
-    if PATH.exists():
-        content = json.loads(PATH.read_text())
+
+    def trainings() -> dict[str, Any]:
+        """Those known by now: another process may have added its own."""
+        return json.loads(PATH.read_text())["trainings"] if PATH.exists() else {}
 
     def keep(name: str, record: dict[str, Any]) -> None:
-        # Another process may have added its own in the meantime.
-        if PATH.exists():
-            content["trainings"] = json.loads(PATH.read_text())["trainings"]
-        content["trainings"][name] = record
-        ordered = {known: content["trainings"].get(known) for known in names}
-        content["trainings"] = {known: one for known, one in ordered.items() if one}
+        known = trainings() | {name: record}
+        ordered = {one: known[one] for one in names if one in known}
+        content = {"question": "learning", "trainings": ordered}
         PATH.write_text(json.dumps(content, indent=1) + "\n")
 
     for task in TASKS:
@@ -186,7 +185,7 @@ def main() -> None:
         if f"{PEER} {env}" in options.only:
             same = [
                 one["steps"]
-                for name, one in content["trainings"].items()
+                for name, one in trainings().items()
                 if name in (f"ippo {env}", f"mappo {env}")
             ]
             record = measure_peer(

@@ -32,7 +32,8 @@ Each line is {seeds} trainings with the preset of that algorithm and environment
 `kiloworlds train ALGORITHM ENVIRONMENT` takes by itself. *Start* and *end* are the mean returns of the
 episodes that ended in the first and in the last fiftieth of the training, exploration included;
 *greedy* is the mean return of {episodes} episodes with the most likely actions. In brackets are 95%
-intervals over the seeds (Student's t, so wide for three). A return is the mean over agents.
+intervals over the seeds (Student's t, so wide for three). A return is the mean over agents.{peer}"""
+PEER_NOTE = """
 *JaxMARL's IPPO* is `benchmarks/peers/jaxmarl_ippo.py`, JaxMARL's published scripts and settings on its
 environments, for as many steps as our preset takes; on the particle worlds its episodes are 26 steps
 long and ours 25, which makes its returns about 4% larger."""
@@ -156,11 +157,18 @@ def main() -> None:
         "`python benchmarks/learning.py` writes; edit those instead.",
         f"![](images/{IMAGE})",
         results_table(trainings),
-        NOTE.format(seeds=" or ".join(map(str, seeds)), episodes=episodes),
+        NOTE.format(
+            seeds=" or ".join(map(str, seeds)),
+            episodes=episodes,
+            peer=PEER_NOTE if any(name.startswith(PEER) for name in trainings) else "",
+        ),
         "Measured at "
         + ", ".join(f"{commit} ({date})" for commit, date in sources)
         + " on "
-        + ", ".join(f"{name}, {cores} cores" for name, cores in sorted(processors))
+        + " and ".join(
+            f"{cores} {'core' if cores == 1 else 'cores'} of {name}"
+            for name, cores in sorted(processors)
+        )
         + ".",
     ]
     path = DOCS / "learning.md"

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jaxmarl
-from harness import AbsentError, repeat_for, serve
+from harness import AbsentError, repeat_with_seeds, serve
 from jaxmarl.environments.smax import map_name_to_scenario
 
 # Our ids, and what the package calls them.
@@ -87,15 +87,12 @@ def make(env: str, num_envs: int, steps: int, seconds: float):
     start = time.perf_counter()
     compiled = jax.jit(rollout).lower(jax.random.PRNGKey(0)).compile()
     compile_seconds = time.perf_counter() - start
-    seed = 0
 
-    def once() -> int:
-        nonlocal seed
-        seed += 1
+    def run(seed: int) -> None:
         jax.block_until_ready(compiled(jax.random.PRNGKey(seed)))
-        return steps * num_envs
 
-    return repeat_for(seconds, once), {"compile_seconds": compile_seconds}
+    facts = {"compile_seconds": compile_seconds}
+    return repeat_with_seeds(seconds, run, steps * num_envs), facts
 
 
 if __name__ == "__main__":

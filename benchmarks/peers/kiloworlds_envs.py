@@ -4,7 +4,7 @@ import time
 from typing import Literal
 
 import jax
-from harness import AbsentError, repeat_for, serve
+from harness import AbsentError, repeat_with_seeds, serve
 from peers.driving import action_batches, drive
 
 import kiloworlds
@@ -47,15 +47,11 @@ def make(
     start = time.perf_counter()
     jax.block_until_ready(rollout(1))
     facts = {"compile_seconds": first - (time.perf_counter() - start)}
-    seed = 1
 
-    def once() -> int:
-        nonlocal seed
-        seed += 1
+    def run(seed: int) -> None:
         jax.block_until_ready(rollout(seed))
-        return steps * num_envs
 
-    return repeat_for(seconds, once), facts
+    return repeat_with_seeds(seconds, run, steps * num_envs), facts
 
 
 if __name__ == "__main__":

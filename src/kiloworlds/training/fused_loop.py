@@ -3,6 +3,7 @@
 Letters in shapes: S seeds, T steps per rollout, N environments, U updates.
 """
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -92,7 +93,6 @@ class FusedLoop:
             self._spread(jax.vmap(self._run_one, in_axes=(0, None)), takes_state=True),
             donate_argnums=0,
         )
-        self._programs: tuple[Compiled, Compiled] | None = None
 
     @property
     def _algorithm_axes(self) -> dict[str, Any]:
@@ -183,20 +183,18 @@ class FusedLoop:
 
     def init(self) -> Any:
         """The state before the first update; every leaf has a leading seed axis."""
-        keys = self.seed_keys()
-        init, run = self.programs(keys)
-        return jax.device_put(init(keys), run.input_shardings[0][0])
+        init, run = self.programs
+        return jax.device_put(init(self.seed_keys()), run.input_shardings[0][0])
 
-    def programs(self, keys: Key[Array, " S"]) -> tuple[Compiled, Compiled]:
-        """What makes the first state of these seeds, and what runs updates: compiled side by side."""
-        if self._programs is None:
-            init = self._init.trace(keys)
-            with ThreadPoolExecutor(1) as background:
-                # XLA leaves Python's lock alone, so the second is traced while the first is compiled.
-                first = background.submit(init.lower().compile)
-                run = self._run.lower(init.out_info, jnp.int32(0)).compile()
-                self._programs = first.result(), run
-        return self._programs
+    @functools.cached_property
+    def programs(self) -> tuple[Compiled, Compiled]:
+        """What makes the first state of seeds, and what runs updates: compiled side by side."""
+        init = self._init.trace(self.seed_keys())
+        with ThreadPoolExecutor(1) as background:
+            # XLA leaves Python's lock alone, so the second is traced while the first is compiled.
+            first = background.submit(init.lower().compile)
+            run = self._run.lower(init.out_info, jnp.int32(0)).compile()
+            return first.result(), run
 
     def run(
         self, state: Any, count: int, stop: Callable[[], bool] = lambda: False
@@ -208,7 +206,7 @@ class FusedLoop:
         """
         if not 1 <= count <= CHUNK:
             raise InvalidValueError(f"count={count} must be between 1 and {CHUNK}.")
-        _, run = self.programs(self.seed_keys())
+        _, run = self.programs
         state, metrics = run(state, jnp.int32(count))
         return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], metrics)
 

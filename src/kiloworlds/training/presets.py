@@ -66,7 +66,8 @@ _PARTICLES = {
 }
 
 # JaxMARL's MAPPO for SMAX (Rutherford et al., "JaxMARL: Multi-Agent RL Environments and Algorithms in
-# JAX", 2023) with fewer environments and a smaller network: as good after far less computing.
+# JAX", 2023) with fewer environments and a smaller network, for processors without a GPU. Measured on
+# 3m with mappo: 85 to 92% of the battles won.
 _BATTLE = {
     "total_steps": 1_500_000,
     "num_envs": 32,
@@ -81,7 +82,7 @@ _BATTLE = {
 }
 
 # Soups are far from the first steps: hints along the way, which fade out, lead there (Carroll et al.
-# 2019).
+# 2019). Measured in the cramped room with ippo: 240.
 _KITCHEN = {
     "total_steps": 2_000_000,
     "num_envs": 64,
@@ -92,6 +93,8 @@ _KITCHEN = {
     "clip_range_value": None,
 }
 
+# Measured with ippo: half of the coins that selfish players take are their own, and 87 to 89% where
+# rewards are shared.
 _COINS = {
     "total_steps": 2_000_000,
     "num_envs": 64,
@@ -101,7 +104,7 @@ _COINS = {
     "clip_range_value": None,
 }
 
-# What a prisoner knows of the days gone by it must remember.
+# What a prisoner knows of the days gone by it must remember. Not measured.
 _RIDDLE = {
     "total_steps": 3_000_000,
     "num_envs": 128,
@@ -113,6 +116,7 @@ _RIDDLE = {
     "clip_range_value": None,
 }
 
+# Not measured.
 _CARDS = {
     "total_steps": 5_000_000,
     "num_envs": 128,
