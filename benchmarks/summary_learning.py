@@ -108,11 +108,12 @@ def figure(trainings: dict[str, Any]) -> None:
             shown.setdefault(who, line)
         axis.set_title(env + (f", {label}" if label else ""))
         axis.set_ylabel("win rate" if by else "return")
+        axis.set_xlabel("environment steps (millions)")
         axis.grid(alpha=0.3)
+        if by:
+            axis.set_ylim(-0.02, 1.02)
     for axis in axes.flat[len(tasks) :]:
         axis.axis("off")
-    for axis in axes[-1]:
-        axis.set_xlabel("environment steps (millions)")
     drawing.legend(
         list(shown.values()), list(shown), loc="outside lower center", ncols=7, frameon=False
     )
@@ -131,12 +132,7 @@ def draw(axis: Any, curve: dict[str, Any], name: str, colour: str) -> Any:
     (line,) = axis.plot(steps, middle, color=colour, linewidth=1.6)
     low = [m - e for m, e in zip(middle, around, strict=True)]
     high = [m + e for m, e in zip(middle, around, strict=True)]
-    limits = axis.get_ylim()
     axis.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-    if name == "win_rate":
-        axis.set_ylim(-0.02, 1.02)
-    else:  # the interval of three seeds may be far wider than the curves
-        axis.set_ylim(min(limits[0], axis.get_ylim()[0]), axis.get_ylim()[1])
     return line
 
 
