@@ -80,6 +80,7 @@ def training(env: str, rounds: int, peers: str, total_steps: int) -> dict[str, A
     single = ours | {"devices": 1}
     entries = [
         Competitor("kiloworlds", OUR_TRAINING, ours),
+        Competitor("kiloworlds, 2 devices", OUR_TRAINING, ours | {"devices": 2}),
         Competitor("kiloworlds, 1 device", OUR_TRAINING, single),
         Competitor(
             "kiloworlds, 1 device of 1 thread", OUR_TRAINING, single, environment=ONE_THREAD

@@ -32,7 +32,9 @@ Each line is {seeds} trainings with the preset of that algorithm and environment
 `kiloworlds train ALGORITHM ENVIRONMENT` takes by itself. *Start* and *end* are the mean returns of the
 episodes that ended in the first and in the last fiftieth of the training, exploration included;
 *greedy* is the mean return of {episodes} episodes with the most likely actions. In brackets are 95%
-intervals over the seeds (Student's t, so wide for three). A return is the mean over agents.{peer}"""
+intervals over the seeds (Student's t, so wide for three). A return is the mean over agents; *of it*
+says, of greedy episodes, what each kind of agents got, and which share of the coins that players
+picked up were of their own colour.{peer}"""
 PEER_NOTE = """
 *JaxMARL's IPPO* is `benchmarks/peers/jaxmarl_ippo.py`, JaxMARL's published scripts and settings on its
 environments, for as many steps as our preset takes; on the particle worlds its episodes are 26 steps
@@ -82,11 +84,25 @@ def results_table(trainings: dict[str, Any]) -> str:
                 interval_text(curve["ep_rew_mean"][-1]),
                 interval_text(greedy["return"]) if greedy else "",
                 interval_text(wins),
+                details(greedy),
                 number(record["seconds_all_seeds"]),
             ]
         )
-    header = ("", "", "steps", "start", "end", "greedy", "win rate", "seconds, all seeds")
+    header = ("", "", "steps", "start", "end", "greedy", "win rate", "of it", "seconds, all seeds")
     return table(header, rows)
+
+
+def details(greedy: dict[str, Any]) -> str:
+    """What the mean return of all agents hides: that of each kind, and whose coins are taken."""
+    kinds: dict[str, list[float]] = {}
+    for agent, value in greedy.get("agents", {}).items():
+        kinds.setdefault(agent.rpartition("_")[0], []).append(value)
+    words = []
+    if len(kinds) > 1:
+        words = [f"{kind} {statistics.fmean(values):.1f}" for kind, values in kinds.items()]
+    if "own_coins_share" in greedy:
+        words.append(f"own coins {interval_text(greedy['own_coins_share'])}")
+    return ", ".join(words)
 
 
 def figure(trainings: dict[str, Any]) -> None:

@@ -10,6 +10,13 @@ SMALLEST = ("smax/3m", "overcooked/cramped_room", "overcooked_v2/cramped_room", 
 """Those of their class that are tested at once; of classes not named here it is the first id."""
 
 SLOW_TO_COMPILE = (
+    "storm/np-chicken",
+    "storm/2p-bach-or-stravinsky",
+    "navigation/blank-1r",
+    "overcooked_v2/cramped_room",
+    "mpe/simple_tag_v3",
+    "mpe/simple_reference_v3",
+    "mpe/simple_speaker_listener_v4",
     "mpe/simple_world_comm_v3",
     "mpe/simple_adversary_v3",
     "mpe/simple_crypto_v3",

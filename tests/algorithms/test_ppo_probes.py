@@ -80,7 +80,7 @@ def test_chooses_a_continuous_action():
     assert action(0.0)[0] == pytest.approx(1.0, abs=0.1)
 
 
-@pytest.mark.parametrize("length", [2, 5])
+@pytest.mark.parametrize("length", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_bootstraps_at_a_truncation(length):
     value, _ = learn(probes.BootstrapAtTruncation(length=length), updates=200)
     forever = 1 / (1 - GAMMA)
@@ -88,7 +88,9 @@ def test_bootstraps_at_a_truncation(length):
     assert value(-1.0) == pytest.approx(GAMMA * forever, abs=0.06)
 
 
-@pytest.mark.parametrize("mistake", ["as termination", "from the next episode"])
+@pytest.mark.parametrize(
+    "mistake", ["as termination", pytest.param("from the next episode", marks=pytest.mark.slow)]
+)
 def test_the_truncation_probe_catches_wrong_bootstraps(mistake, monkeypatch):
     """The check above must be able to fail: with either usual mistake it does."""
     from kiloworlds.algorithms import ppo
@@ -113,6 +115,7 @@ def test_normalization_leaves_the_choice_right():
     assert (action(1.0), action(-1.0)) == (1, 0)
 
 
+@pytest.mark.slow
 def test_every_probe_meets_the_environment_contract():
     from kiloworlds.testing.contract import check_environment
 

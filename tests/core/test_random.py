@@ -105,6 +105,9 @@ STREAMS = {
 }
 
 
+USED_MOST = ("one key", "split", "parents and children", "environments, step by step")
+
+
 def _failures(impl, streams=STREAMS):
     failures = {}
     for stream in streams:
@@ -114,7 +117,14 @@ def _failures(impl, streams=STREAMS):
     return failures
 
 
-@pytest.mark.parametrize("stream", STREAMS)
+# The others of a kind with `-m slow`.
+@pytest.mark.parametrize(
+    "stream",
+    [
+        pytest.param(stream, marks=() if stream in USED_MOST else pytest.mark.slow)
+        for stream in STREAMS
+    ],
+)
 def test_words_look_independent_and_uniform(stream):
     assert _failures(FAST_IMPL, [stream]) == {}
 
@@ -165,7 +175,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize(
+    "bad", [list(BAD)[-1], *(pytest.param(b, marks=pytest.mark.slow) for b in list(BAD)[:-1])]
+)
 def test_the_battery_finds_a_bad_generator(bad):
     replaced, found_by = BAD[bad]
     assert found_by in _failures(_impl(bad, **replaced), [found_by[0]])

@@ -50,7 +50,10 @@ def own_memory() -> int:
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.parametrize("mode", ["same_step", "next_step", "disabled"])
+@pytest.mark.parametrize(
+    "mode",
+    ["same_step", *(pytest.param(m, marks=pytest.mark.slow) for m in ("next_step", "disabled"))],
+)
 def test_another_worker_takes_over_between_episodes(pool, limit, mode):
     # Episodes end at different times, so that environments pass over one by one.
     lengths = [5, 7, 9, 11]
@@ -103,6 +106,7 @@ def test_another_worker_takes_over_between_episodes(pool, limit, mode):
     assert own_memory() - before < 20 * MEGABYTE
 
 
+@pytest.mark.slow
 def test_asynchronously(pool, limit):
     lengths = [5, 7, 9, 11]
     envs = pool(
@@ -164,6 +168,7 @@ def test_either_of_the_two_may_die_meanwhile(pool, limit, who):
     assert observations[mine[0], 1] == 1
 
 
+@pytest.mark.slow
 def test_calls_and_attributes_reach_either_worker(pool, limit):
     envs = short_and_long(pool, limit)
     leaving, successor = hands_over(envs)

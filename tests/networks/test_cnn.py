@@ -77,9 +77,9 @@ def test_its_weights_are_orthogonal():
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
-        ((4, 84, 60), (84, 60, 4)),
+        pytest.param((4, 84, 60), (84, 60, 4), marks=pytest.mark.slow),
         ((96, 80, 3), (96, 80, 3)),
-        ((2, 64, 50, 3), (64, 50, 6)),
+        pytest.param((2, 64, 50, 3), (64, 50, 6), marks=pytest.mark.slow),
     ],
 )
 def test_the_axes_of_images(shape, expected):
@@ -142,6 +142,7 @@ def test_the_shared_network_refuses_standardised_images():
         PPO(PPOConfig(normalize_observations=True), images(1, 36, 36), Discrete(2))
 
 
+@pytest.mark.slow
 def test_one_gradient_is_the_sum_of_both_losses():
     """What the shared network learns is what policy and value loss teach it apart."""
     ppo = PPO(PPOConfig(cnn_channels=(2, 3, 4), cnn_features=5), images(1, 36, 36), Discrete(3))
@@ -195,6 +196,7 @@ class SeeSide(Environment):
         return Discrete(2)
 
 
+@pytest.mark.slow
 def test_ppo_learns_from_pixels():
     env = SeeSide()
     updates = 40

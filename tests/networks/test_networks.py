@@ -6,10 +6,10 @@ import pytest
 from kiloworlds.algorithms.advantages import generalized_advantages
 from kiloworlds.algorithms.normalization import RunningStatistics
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.core.random import permutation
+from kiloworlds.core.random import fast_key, permutation
 from kiloworlds.core.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from kiloworlds.networks.action_heads import action_head
-from kiloworlds.networks.initializers import orthogonal
+from kiloworlds.networks.initializers import built_together, orthogonal
 from kiloworlds.networks.mlp import MLP, ObservationLayer, dense
 from kiloworlds.networks.rows import NetworkRows
 
@@ -28,6 +28,33 @@ def test_orthogonal_weights_under_vmap():
         keys
     )
     assert all(np.isfinite(weight).all() for weight in weights)
+
+
+def test_weights_made_together_are_those_made_alone():
+    shapes = [(18, 64), (64, 64), (64, 5), (3, 7), (1, 1), (400, 300)]  # the last is a large one
+    keys = jax.random.split(fast_key(0), len(shapes))
+
+    def make(keys, shapes):
+        return [orthogonal(key, shape, 2.0) for key, shape in zip(keys, shapes, strict=True)]
+
+    def build(keys):  # a call within another changes nothing
+        return make(keys[:2], shapes[:2]), built_together(lambda: make(keys[2:], shapes[2:]))
+
+    alone = jax.tree.leaves(build(keys))
+    together = jax.tree.leaves(jax.jit(lambda keys: built_together(lambda: build(keys)))(keys))
+    assert [weight.shape for weight in together] == shapes
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_build_that_fails_leaves_nothing_behind():
+    def build():
+        orthogonal(fast_key(0), (2, 2), 1.0)
+        raise ValueError("no network")
+
+    with pytest.raises(ValueError, match="no network"):
+        built_together(build)
+    assert np.any(orthogonal(fast_key(0), (2, 2), 1.0))
 
 
 def test_dense_has_the_gradient_of_a_product():

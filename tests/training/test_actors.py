@@ -106,7 +106,7 @@ def check_columns(rollout, starts):
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 3])
-@pytest.mark.parametrize("max_staleness", [0, 1, 3])
+@pytest.mark.parametrize("max_staleness", [0, 1, pytest.param(3, marks=pytest.mark.slow)])
 def test_every_environment_s_steps_follow_each_other(training, batch_size, max_staleness):
     envs = ProcessExecutor(
         functools.partial(CountingEnv, length=5), 4, num_workers=2, batch_size=batch_size

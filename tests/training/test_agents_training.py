@@ -93,7 +93,7 @@ def test_in_a_pair_the_first_kind_plays_by_the_first_policy(tag_run):
     np.testing.assert_array_equal(joined["agent"], theirs["agent"])
 
 
-@pytest.mark.parametrize("algorithm", ["ippo", "vdn"])
+@pytest.mark.parametrize("algorithm", ["ippo", pytest.param("vdn", marks=pytest.mark.slow)])
 def test_pettingzoo_worlds_train_with_the_same_words(algorithm, tmp_path):
     pytest.importorskip("mpe2")
     settings = TINY | ({"replay_batch": 4, "learning_starts": 4} if algorithm == "vdn" else {})

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,9 +27,16 @@ from kiloworlds.training.train import DivergedError
 LARGE = {"num_steps": 64, "num_minibatches": 1, "total_steps": 1024}
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("trained") / "run"
+    return kw.train("ppo", "CartPole-v1", run_dir=path, num_seeds=2, **TINY)
+
+
 @pytest.fixture
-def run(tmp_path):
-    return kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", num_seeds=2, **TINY)
+def run(trained, tmp_path):
+    """A copy of its own of a run of two seeds, to be read or damaged."""
+    return kw.load(shutil.copytree(trained.path, tmp_path / "run"))
 
 
 def test_a_run_directory_holds_everything(run):

@@ -24,6 +24,7 @@ from kiloworlds.core.spaces import Box, Space
 from kiloworlds.networks import cnn
 from kiloworlds.networks.action_heads import action_head
 from kiloworlds.networks.actor_critic import Actor, Critic, ImageActorCritic
+from kiloworlds.networks.initializers import built_together
 from kiloworlds.networks.mlp import activation
 from kiloworlds.networks.recurrent import (
     Memory,
@@ -273,7 +274,7 @@ class PPO:
 
     def init(self, key: Key[Array, ""]) -> PPOState:
         """Fresh networks, optimiser and statistics."""
-        parameters = self._rows.pack(*self._networks(key))
+        parameters = self._rows.pack(*built_together(lambda: self._networks(key)))
         optimizer = self._optimizer.init(parameters)
         assert isinstance(optimizer, optax.ScaleByAdamState)
         observations = returns = None

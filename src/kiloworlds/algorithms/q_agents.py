@@ -20,6 +20,7 @@ from kiloworlds.core.environment import AgentKind
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.legal_actions import random_index_among
 from kiloworlds.core.spaces import Dict, Discrete
+from kiloworlds.networks.initializers import built_together
 from kiloworlds.networks.q_network import QNetwork
 
 _ILLEGAL = -1e9
@@ -65,6 +66,9 @@ class QAgents:
 
     def init(self, key: Key[Array, ""]) -> Networks:
         """Fresh networks, by kind."""
+        return built_together(lambda: self._networks(key))
+
+    def _networks(self, key: Key[Array, ""]) -> Networks:
         keys = jax.random.split(key, len(self.layout.kinds))
         return {
             kind.name: QNetwork(

@@ -17,6 +17,7 @@ from kiloworlds.algorithms.q_agents import Networks, QAgents, masked, pick
 from kiloworlds.core.checks import require_choice, require_flag, require_number, require_sizes
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.data.replay import Replay
+from kiloworlds.networks.initializers import built_together
 from kiloworlds.networks.mlp import activation
 
 
@@ -162,7 +163,9 @@ class QReplay:
     def init(self, key: Key[Array, ""]) -> QState:
         """Fresh networks."""
         network_key, mixer_key = jax.random.split(key)
-        learnt = Values(self._agents.init(network_key), self._init_mixer(mixer_key))
+        learnt = built_together(
+            lambda: Values(self._agents.init(network_key), self._init_mixer(mixer_key))
+        )
         return QState(learnt, learnt, self._optimizer.init(learnt))  # type: ignore[arg-type]
 
     def begin(self, num_envs: int) -> dict[str, Any]:

@@ -25,10 +25,11 @@ def items_at(kitchen, state):
 
 
 class Cooks:
-    """Agents that do what is useful next, and now and then anything."""
+    """Agents that do what is useful next, and now and then anything; they cook what is asked for, or
+    always `serves`."""
 
-    def __init__(self, env, seed, whim=0.1):
-        self.env, self.whim = env, whim
+    def __init__(self, env, seed, whim=0.1, serves=None):
+        self.env, self.whim, self.serves = env, whim, serves
         self.kitchen = env.kitchen
         self.random = np.random.default_rng(seed)
         self.columns = self.kitchen.shape[1]
@@ -85,7 +86,8 @@ class Cooks:
 
     def _targets(self, state, items, agent):
         kitchen, cells = self.kitchen, self.kitchen.cells
-        held, recipe = int(state.held[agent]), int(state.recipe)
+        held = int(state.held[agent])
+        recipe = int(state.recipe) if self.serves is None else self.serves
         near = self._reachable(int(state.cells[agent]))
         free = {cell for cell in kitchen.counters if cell in near and items[cell] == 0}
         shared = {
@@ -153,13 +155,13 @@ class Cooks:
         return sources or {c for c in near if cells[c].isdigit() and not wanted}
 
 
-def play(env, steps, seed, whim=0.1, start=None):
+def play(env, steps, seed, whim=0.1, start=None, serves=None):
     """Lets cooks play.
 
     Returns:
         The states, the first included, the steps, and the actions, as lists of host values.
     """
-    cooks = Cooks(env, seed, whim)
+    cooks = Cooks(env, seed, whim, serves)
     key = fast_key(seed)
 
     @functools.partial(jax.jit, compiler_options=QUICK)

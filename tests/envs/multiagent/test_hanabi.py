@@ -174,7 +174,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["two", "other", *(pytest.param(c, marks=pytest.mark.slow) for c in ("five", "small"))]
+)
 def test_games_equal_plain_games(case):
     """Moves, rewards, ends and observations, in games that mostly play what fits."""
     both = [Hanabi(**CASES[case], beliefs=beliefs) for beliefs in (True, False)]

@@ -255,12 +255,14 @@ MANY = [
 
 
 @pytest.mark.parametrize(("id", "kwargs"), MANY)
+@pytest.mark.slow
 def test_worlds_of_many_bodies_meet_the_contract(id, kwargs):
     env = kiloworlds.make_environment(f"mpe/{id}", **kwargs)
     assert isinstance(jax.eval_shape(env.reset, KEY)[0].inner.positions, groups.Many)
     check_environment(env)
 
 
+@pytest.mark.slow
 def test_many_bodies_move_as_few_do(monkeypatch):
     env = SimpleWorldComm(num_obstacles=2)
 

@@ -48,8 +48,16 @@ def build(task, **kwargs):
     return kiloworlds.make_environment(f"mpe/{task}", **kwargs).unwrapped
 
 
-@pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("task", "continuous"),
+    [
+        *((task, False) for task in TASKS),
+        *(
+            pytest.param(task, True, marks=() if task == "simple_spread_v3" else pytest.mark.slow)
+            for task in TASKS
+        ),
+    ],
+)
 def test_equals_mpe2(task, continuous):
     kwargs = {"continuous_actions": continuous}
     check_parity(build(task, **kwargs), make_theirs(task, **kwargs))

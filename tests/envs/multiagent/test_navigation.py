@@ -387,7 +387,7 @@ def reachable(walls, start):
 
 
 class TestPlacement:
-    @pytest.mark.parametrize("solvable", [False, True])
+    @pytest.mark.parametrize("solvable", [pytest.param(False, marks=pytest.mark.slow), True])
     @pytest.mark.parametrize("placement", ["anywhere", "cells"])
     def test_starts_and_goals_are_free(self, placement, solvable):
         count, robots = 400, 4

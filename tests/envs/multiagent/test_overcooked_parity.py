@@ -24,6 +24,7 @@ from overcooked_cooks import QUICK, play
 
 from kiloworlds.core.random import fast_key
 from kiloworlds.envs.multiagent.overcooked.counters import items_on_counters
+from kiloworlds.envs.multiagent.overcooked.items import recipe_item
 from kiloworlds.envs.multiagent.overcooked.layouts import (
     LAYOUTS,
     LAYOUTS_V2,
@@ -41,15 +42,24 @@ _ITEMS = {0: "empty", 4: "onion", 1: "plate", 15: "dish"}
 
 
 def episodes(env):
-    """First states `[EPISODES]` and actions `[STEPS, EPISODES, A]`; the first episode is cooks'."""
+    """First states `[EPISODES]` and actions `[STEPS, EPISODES, A]`; the first episode is cooks', the
+    second, where there are several recipes, cooks' who serve what nobody asked for."""
     reset = jax.jit(jax.vmap(env.reset), compiler_options=QUICK)
     starts, _ = reset(jax.random.split(fast_key(3), EPISODES))
     actions = np.random.default_rng(5).integers(
         len(env.action_names), size=(STEPS, EPISODES, env.num_agents), dtype=np.int32
     )
-    first = jax.tree.map(lambda leaf: leaf[0], jax.device_get(starts))
-    _, _, played = play(env, STEPS, seed=1, start=first)
-    actions[:, 0] = played
+    on_host = jax.device_get(starts)
+
+    def start(episode):
+        return jax.tree.map(lambda leaf: leaf[episode], on_host)
+
+    first, second = start(0), start(1)
+    actions[:, 0] = play(env, STEPS, seed=1, start=first)[2]
+    recipes = [recipe_item(recipe) for recipe in getattr(env.layout, "recipes", ())]
+    wrong = [recipe for recipe in recipes if recipe != int(second.recipe)]
+    if wrong:
+        actions[:, 1] = play(env, STEPS, seed=2, start=second, serves=wrong[0])[2]
     return starts, actions
 
 

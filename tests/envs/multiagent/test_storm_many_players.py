@@ -306,7 +306,10 @@ def _seen(env, state, me):
     "settings",
     [
         {"num_agents": 5, "num_coins": 4},
-        {"num_agents": 9, "grid_size": 11, "obs_size": 3, "num_coins": 20, "freeze_penalty": 2},
+        pytest.param(
+            {"num_agents": 9, "grid_size": 11, "obs_size": 3, "num_coins": 20, "freeze_penalty": 2},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_worlds_of_random_actions_keep_the_rules(settings):

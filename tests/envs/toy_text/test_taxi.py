@@ -24,7 +24,7 @@ def test_every_transition_equals_gymnasium(least_p_value):
     assert least_p_value(Taxi(), TaxiEnv().P, STATES) >= 1.0
 
 
-@pytest.mark.parametrize("probability", [0.8, 0.4])
+@pytest.mark.parametrize("probability", [0.8, pytest.param(0.4, marks=pytest.mark.slow)])
 def test_rainy_transitions_have_gymnasiums_probabilities(probability, least_p_value):
     env = Taxi(is_rainy=True, rainy_probability=probability)
     table = TaxiEnv(is_rainy=True, rainy_probability=probability).P
@@ -64,7 +64,7 @@ def test_a_passenger_is_fickle_as_often_as_asked(probability):
 
 @pytest.mark.parametrize("is_rainy", [False, True])
 @pytest.mark.parametrize("code", [(2 * 5 + 2) * 20 + 4 * 4 + 1, (0 * 5 + 1) * 20 + 4 * 4 + 3, 102])
-@pytest.mark.parametrize("action", [0, 2, 5])
+@pytest.mark.parametrize("action", [0, *(pytest.param(a, marks=pytest.mark.slow) for a in (2, 5))])
 def test_a_fickle_ride_has_gymnasiums_distribution(code, action, is_rainy):
     reference = TaxiEnv(is_rainy=is_rainy, fickle_passenger=True)
     reference.reset(seed=0)
