@@ -206,6 +206,23 @@ def test_what_two_devices_share(settings, expected):
     assert choose_placement(build_config("ppo", "CartPole-v1", TINY | settings)) == expected
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "network", "expected"),
+    [
+        ("ippo", "mlp", (1, None)),
+        ("mappo", "mlp", (1, None)),
+        ("ippo", "gru", (1, None)),
+        ("mappo", "gru", (2, Axis.NETWORKS)),
+    ],
+)
+def test_several_agents_are_left_to_threads_but_for_two_recurrent_networks(
+    algorithm, network, expected
+):
+    settings = TINY | LARGE | {"network": network}
+    config = build_config(algorithm, "mpe/simple_spread_v3", settings)
+    assert choose_placement(config) == expected
+
+
 def test_environments_may_be_spread_over_devices():
     parameters, metrics = _final_parameters(num_seeds=1, devices=2)
     assert parameters.shape[:2] == (1, 2)
