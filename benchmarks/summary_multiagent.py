@@ -211,7 +211,7 @@ def multiagent_figure(result: dict[str, Any]) -> None:
     for cell in result["cells"]:
         if cell["question"] == "training":
             panels.append((cell, "returns"))
-            if cell["env"].startswith("smax"):
+            if _has_wins(cell):
                 panels.append((cell, "win_rate"))
     count = bool(rollouts) + len(panels)
     if not count:
@@ -230,6 +230,12 @@ def multiagent_figure(result: dict[str, Any]) -> None:
         axis.grid(alpha=0.3)
     axes[0][-1].legend(frameon=False)
     save(figure, IMAGE)
+
+
+def _has_wins(cell: dict[str, Any]) -> bool:
+    """Whether any battle was won in the trainings, so that there is a win rate to show."""
+    records = [record for record in cell["records"] if "absent" not in record]
+    return any(any(curve.get("win_rate", ())) for one in records for curve in _curves(one))
 
 
 def _draw_rates(axis: Any, cells: Sequence[dict[str, Any]]) -> None:
