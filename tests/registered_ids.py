@@ -22,7 +22,8 @@ SLOW_TO_COMPILE = (
     "mpe/simple_crypto_v3",
     "mpe/simple_push_v3",
 )
-"""Worlds that share their code with others that are tested at once; their parity is tested anyway."""
+"""Worlds whose rules have tests of their own that run at once; only checks of all worlds leave them to
+`-m slow`, since each takes 10 to 50 seconds to compile."""
 
 
 def all_ids():
