@@ -43,7 +43,8 @@ _ITEMS = {0: "empty", 4: "onion", 1: "plate", 15: "dish"}
 
 def episodes(env):
     """First states `[EPISODES]` and actions `[STEPS, EPISODES, A]`; the first episode is cooks', the
-    second, where there are several recipes, cooks' who serve what nobody asked for."""
+    second restless cooks', the third, where there are several recipes, cooks' who serve what nobody
+    asked for."""
     reset = jax.jit(jax.vmap(env.reset), compiler_options=QUICK)
     starts, _ = reset(jax.random.split(fast_key(3), EPISODES))
     actions = np.random.default_rng(5).integers(
@@ -54,12 +55,12 @@ def episodes(env):
     def start(episode):
         return jax.tree.map(lambda leaf: leaf[episode], on_host)
 
-    first, second = start(0), start(1)
-    actions[:, 0] = play(env, STEPS, seed=1, start=first)[2]
+    actions[:, 0] = play(env, STEPS, seed=1, start=start(0))[2]
+    actions[:, 1] = play(env, STEPS, seed=2, start=start(1), whim=0.3)[2]
     recipes = [recipe_item(recipe) for recipe in getattr(env.layout, "recipes", ())]
-    wrong = [recipe for recipe in recipes if recipe != int(second.recipe)]
+    wrong = [recipe for recipe in recipes if recipe != int(start(2).recipe)]
     if wrong:
-        actions[:, 1] = play(env, STEPS, seed=2, start=second, serves=wrong[0])[2]
+        actions[:, 2] = play(env, STEPS, seed=3, start=start(2), serves=wrong[0])[2]
     return starts, actions
 
 
