@@ -21,7 +21,7 @@ _PARTICLES = {
 # JAX", 2023) with fewer environments and a smaller network, for processors without a GPU. Measured on
 # 3m with mappo: 85 to 92% of the battles won.
 _BATTLE = {
-    "total_steps": 1_500_000,
+    "total_steps": 2_500_000,
     "num_envs": 32,
     "num_steps": 64,
     "learning_rate": 2e-3,
