@@ -1,12 +1,16 @@
 """Stricter than users: two simulated devices, and warnings are errors (see pyproject.toml)."""
 
 import os
+import signal
 import tempfile
 
 import jax
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.devices()  # opens them now: a test that calls the command line would choose another number
+
+# A shell's background job inherits Ctrl-C ignored, and so would all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # One cache for the whole session, subprocesses included: many tests compile the same programs.
 if "PYTEST_XDIST_WORKER" not in os.environ:

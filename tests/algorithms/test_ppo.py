@@ -48,7 +48,7 @@ def test_the_value_of_what_each_step_led_to(truncations):
 def test_advantages_far_from_zero_are_standardised():
     ppo = PPO(PPOConfig(), Box(-1.0, 1.0, (2,)), Discrete(2))
     advantage = np.random.default_rng(0).normal(-3000, 0.5, (4, 512)).astype(np.float32)
-    standard = np.asarray(ppo._standardize(jnp.asarray(advantage)))
+    standard = np.asarray(ppo.steps.standardize(jnp.asarray(advantage)))
     np.testing.assert_allclose(standard.mean(-1), 0, atol=1e-3)
     np.testing.assert_allclose(standard.std(-1), 1, rtol=1e-3)
 

@@ -46,6 +46,7 @@ def learn(env, updates=120, **overrides):
     return value, action
 
 
+@pytest.mark.slow
 def test_predicts_a_constant_reward():
     value, _ = learn(probes.PredictReward())
     assert value(0.0) == pytest.approx(1.0, abs=0.02)
@@ -63,6 +64,7 @@ def test_discounts():
     assert value(0.0) == pytest.approx(GAMMA, abs=0.03)
 
 
+@pytest.mark.slow
 def test_chooses():
     value, action = learn(probes.Choose())
     assert action(0.0) == 1

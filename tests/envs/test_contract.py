@@ -7,18 +7,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from registered_ids import all_ids
+from registered_ids import all_ids, is_multi_agent, multi_agent_ids
 
 import kiloworlds
 from kiloworlds.core.environment import Environment, Step
+from kiloworlds.core.random import fast_key
 from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.core.time_limit import TimeLimit
-from kiloworlds.testing.contract import check_environment
+from kiloworlds.testing.contract import CHECKS, check_environment
 
 
 @pytest.mark.parametrize("id", all_ids())
 def test_registered_environment(id):
-    check_environment(kiloworlds.make_environment(id))
+    env = kiloworlds.make_environment(id)
+    for name, check in CHECKS.items():
+        if name != "determinism" or not is_multi_agent(id):
+            check(env, fast_key(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", multi_agent_ids())
+def test_worlds_of_several_agents_do_the_same_uncompiled(id):
+    """Apart, for every operation of a large world is then a program of its own."""
+    CHECKS["determinism"](kiloworlds.make_environment(id), fast_key(0))
 
 
 class WalkState(NamedTuple):
@@ -255,37 +266,43 @@ class NumberAsText(Walk):
 
 
 @pytest.mark.parametrize(
-    ("broken", "message"),
+    ("point", "broken", "message"),
     [
-        (BoundedReset, "observation_space does not contain reset's observation"),
-        (Outside, "observation_space does not contain the observation of step 5"),
-        (WrongShape, "reset's observation and observation_space differ"),
-        (WrongType, "reset's observation and observation_space differ"),
-        (NeedsTwoActions, "step does not accept an action sampled from action_space"),
-        (BadSample, "action_space does not contain an action sampled from it"),
-        (OtherSpace, "action_space is a Discrete, not a kiloworlds Space"),
-        (PlainTuple, "step returns tuple, not Step"),
-        (Impure, "two runs with equal keys differ"),
-        (OtherWhenCompiled, "results with jax.jit and without differ"),
-        (OtherWhenBatched, "results with jax.vmap and in a loop differ"),
-        (GrowingType, "the state after a step and after reset differ"),
-        (WeakType, "step was compiled 2 times"),
-        (IntegerReward, "reward and its contract differ"),
-        (VectorReward, "reward and its contract differ"),
-        (FloatFlag, "terminated and its contract differ"),
-        (FloatTruncation, "truncated and its contract differ"),
-        (LateNaN, "NaN after step 901 of random actions"),
-        (Endless, "an episode goes on after max_episode_steps=20 steps"),
-        (OtherInfoAtReset, "reset_info and Step.info differ"),
-        (OtherInfoType, "reset_info and Step.info differ"),
-        (BranchesOnParameter, "the parameters cannot be batched"),
-        (IgnoresBatch, "results with batched parameters and with single ones differ"),
-        (Invisible, "render and describe both return None"),
-        (FloatPicture, "render must give uint8"),
-        (GreyPicture, "render must give uint8"),
-        (NumberAsText, "describe must give a string or None, not int"),
+        ("long rollout", BoundedReset, "observation_space does not contain reset's observation"),
+        ("long rollout", Outside, "observation_space does not contain the observation of step 5"),
+        ("types", WrongShape, "reset's observation and observation_space differ"),
+        ("types", WrongType, "reset's observation and observation_space differ"),
+        ("types", NeedsTwoActions, "step does not accept an action sampled from action_space"),
+        ("long rollout", BadSample, "action_space does not contain an action sampled from it"),
+        ("types", OtherSpace, "action_space is a Discrete, not a kiloworlds Space"),
+        ("types", PlainTuple, "step returns tuple, not Step"),
+        ("determinism", Impure, "two runs with equal keys differ"),
+        ("determinism", OtherWhenCompiled, "results with jax.jit and without differ"),
+        ("batching", OtherWhenBatched, "results with jax.vmap and in a loop differ"),
+        ("types", GrowingType, "the state after a step and after reset differ"),
+        ("determinism", WeakType, "step was compiled 2 times"),
+        ("types", IntegerReward, "reward and its contract differ"),
+        ("types", VectorReward, "reward and its contract differ"),
+        ("types", FloatFlag, "terminated and its contract differ"),
+        ("types", FloatTruncation, "truncated and its contract differ"),
+        ("long rollout", LateNaN, "NaN after step 901 of random actions"),
+        ("long rollout", Endless, "an episode goes on after max_episode_steps=20 steps"),
+        ("types", OtherInfoAtReset, "reset_info and Step.info differ"),
+        ("types", OtherInfoType, "reset_info and Step.info differ"),
+        ("batching", BranchesOnParameter, "the parameters cannot be batched"),
+        ("batching", IgnoresBatch, "results with batched parameters and with single ones differ"),
+        ("pictures", Invisible, "render and describe both return None"),
+        ("pictures", FloatPicture, "render must give uint8"),
+        ("pictures", GreyPicture, "render must give uint8"),
+        ("pictures", NumberAsText, "describe must give a string or None, not int"),
     ],
 )
-def test_a_broken_environment_is_noticed(broken, message):
+def test_a_broken_environment_is_noticed(point, broken, message):
     with pytest.raises(AssertionError, match=message):
+        CHECKS[point](broken(), fast_key(0))
+
+
+@pytest.mark.parametrize("broken", [WrongType, Invisible])
+def test_the_first_point_and_the_last_are_checked(broken):
+    with pytest.raises(AssertionError):
         check_environment(broken())

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Int, Key
 
-from kiloworlds.algorithms.ppo import PPO, Minibatch, PPOConfig
+from kiloworlds.algorithms.ppo import PPO, PPOConfig
+from kiloworlds.algorithms.ppo_losses import Minibatch
 from kiloworlds.core.environment import Environment, Step
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.spaces import Box, Discrete
@@ -158,10 +159,10 @@ def test_one_gradient_is_the_sum_of_both_losses():
 
     def apart(row):
         network = ppo._rows.unpack(0, row)
-        policy = ppo._loss_of_outputs(network.outputs(batch.observation), network.free, batch)
-        return policy[0] + ppo._loss_of_values(network.value(batch.observation), batch)[0]
+        policy = ppo.losses.of_outputs(network.outputs(batch.observation), network.free, batch)
+        return policy[0] + ppo.losses.of_values(network.value(batch.observation), batch)[0]
 
-    gradient, losses = jax.jit(ppo._gradient)(parameters, batch)
+    gradient, losses = jax.jit(ppo.steps.gradient)(parameters, batch)
     expected = jax.jit(jax.grad(apart))(parameters[0])
     np.testing.assert_allclose(gradient[0], expected, rtol=1e-3, atol=1e-6)
     assert np.isfinite(losses).all()

@@ -24,7 +24,8 @@ from kiloworlds.algorithms.experience import (
     unfold_agents,
     width_side_by_side,
 )
-from kiloworlds.algorithms.ppo import PPO, PPOConfig, PPOState, Rollout
+from kiloworlds.algorithms.ppo import PPO, PPOState, Rollout
+from kiloworlds.algorithms.ppo_config import PPOConfig
 from kiloworlds.core.checks import require_choice, require_flag, require_number
 from kiloworlds.core.spaces import Box, Space
 
@@ -34,6 +35,9 @@ class AgentsPPOConfig(PPOConfig):
     """Settings of PPO for several agents."""
 
     networks: ClassVar[tuple[str, ...]] = ("auto", "mlp", "cnn", "gru")
+    is_centralised: ClassVar[bool] = False
+    """Whether value functions see the global state (where there is none, what all agents observe), or
+    each what its policy sees."""
 
     network: str = "auto"
     """What reads observations: "mlp", hidden layers; "cnn", convolutions; "gru", a recurrent network
@@ -73,8 +77,6 @@ class AgentsPPO:
     Args:
         config: the settings.
         team: the agents.
-        is_centralised: whether value functions see the global state (where there is none, what all
-            agents observe), or each what its policy sees.
         environment_axis, network_axis: see `PPO`.
     """
 
@@ -82,14 +84,12 @@ class AgentsPPO:
         self,
         config: AgentsPPOConfig,
         team: Team,
-        is_centralised: bool,
         environment_axis: str | None = None,
         network_axis: str | None = None,
     ):
         self.config = config
         self.layout = KindLayout(team.kinds)
-        self._is_centralised = is_centralised
-        critic_space = _joint_view(team) if is_centralised else None
+        critic_space = _joint_view(team) if config.is_centralised else None
         # A team's return goes on after the death of one.
         self._outlives_death = team.reward_is_shared
         self._views_per_agent = isinstance(critic_space, Box) and len(critic_space.shape) > 1
@@ -296,7 +296,7 @@ class AgentsPPO:
         rollouts, first = {}, 0
         for name, count in zip(layout.names, layout.sizes, strict=True):
             views = (None, None)
-            if self._is_centralised:
+            if self.config.is_centralised:
                 views = tuple(
                     self._views(view, observation, first, count)
                     for view, observation in (

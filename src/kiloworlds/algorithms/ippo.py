@@ -18,4 +18,4 @@ class IPPOConfig(AgentsPPOConfig):
 
 def ippo(config: IPPOConfig, team: Team, **axes: Any) -> AgentsPPO:
     """PPO whose value functions see what their policies see."""
-    return AgentsPPO(config, team, is_centralised=False, **axes)
+    return AgentsPPO(config, team, **axes)

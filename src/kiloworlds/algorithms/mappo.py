@@ -4,7 +4,7 @@ C. Yu et al., "The Surprising Effectiveness of PPO in Cooperative Multi-Agent Ga
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from kiloworlds.algorithms.agents_ppo import AgentsPPO, AgentsPPOConfig
 from kiloworlds.algorithms.experience import Team
@@ -14,6 +14,8 @@ from kiloworlds.algorithms.experience import Team
 class MAPPOConfig(AgentsPPOConfig):
     """Settings of multi-agent PPO."""
 
+    is_centralised: ClassVar[bool] = True
+
 
 def mappo(config: MAPPOConfig, team: Team, **axes: Any) -> AgentsPPO:
     """PPO whose value functions see the global state, or what all agents observe.
@@ -21,4 +23,4 @@ def mappo(config: MAPPOConfig, team: Team, **axes: Any) -> AgentsPPO:
     Of a team with one reward the value goes on after the death of an agent, whose policy then learns no
     more.
     """
-    return AgentsPPO(config, team, is_centralised=True, **axes)
+    return AgentsPPO(config, team, **axes)

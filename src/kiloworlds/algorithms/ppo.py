@@ -4,10 +4,8 @@
 Letters in shapes: T steps of a rollout, N environments, B transitions of a minibatch.
 """
 
-import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,121 +13,18 @@ import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree
 
 from kiloworlds.algorithms.advantages import generalized_advantages
-from kiloworlds.algorithms.minibatches import nearest_divisor, row_taker
-from kiloworlds.algorithms.normalization import RunningStatistics, mean_over_devices
-from kiloworlds.core.checks import require_choice, require_flag, require_number, require_sizes
+from kiloworlds.algorithms.normalization import RunningStatistics
+from kiloworlds.algorithms.ppo_config import PPOConfig
+from kiloworlds.algorithms.ppo_losses import POLICY, VALUE, Minibatch, PPOLosses, masked
+from kiloworlds.algorithms.ppo_steps import GradientSteps
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.core.random import permutation
 from kiloworlds.core.spaces import Box, Space
 from kiloworlds.networks import cnn
 from kiloworlds.networks.action_heads import action_head
 from kiloworlds.networks.actor_critic import Actor, Critic, ImageActorCritic
 from kiloworlds.networks.initializers import built_together
-from kiloworlds.networks.mlp import activation
-from kiloworlds.networks.recurrent import (
-    Memory,
-    RecurrentActor,
-    RecurrentActorCritic,
-    RecurrentCritic,
-)
+from kiloworlds.networks.recurrent import RecurrentActor, RecurrentActorCritic, RecurrentCritic
 from kiloworlds.networks.rows import NetworkRows
-
-
-@dataclass(frozen=True)
-class PPOConfig:
-    """Settings of PPO; the defaults are those of PureJaxRL and CleanRL for small tasks."""
-
-    networks: ClassVar[tuple[str, ...]] = ("auto", "mlp", "cnn")
-
-    num_steps: int = 128
-    """Steps each environment takes per update."""
-    num_epochs: int = 4
-    """Passes over the rollout per update."""
-    num_minibatches: int = 4
-    """Parts a rollout is split into per epoch."""
-    learning_rate: float = 2.5e-4
-    """Step size of Adam."""
-    anneal_learning_rate: bool = True
-    """Whether the learning rate falls linearly to zero over the training."""
-    gamma: float = 0.99
-    """Discount per step."""
-    gae_lambda: float = 0.95
-    """Smoothing of generalised advantage estimation."""
-    clip_range: float = 0.2
-    """How far the probability ratio may move before its gradient is cut."""
-    clip_range_value: float | None = 0.2
-    """How far a value may move per update (None: unclipped)."""
-    normalize_advantage: bool = True
-    """Whether advantages are standardised per minibatch."""
-    entropy_coefficient: float = 0.01
-    """Weight of the entropy bonus."""
-    value_coefficient: float = 0.5
-    """Weight of the value loss."""
-    max_grad_norm: float = 0.5
-    """Gradients are scaled down to this norm."""
-    adam_epsilon: float = 1e-5
-    """Adam's epsilon."""
-    network: str = "auto"
-    """What reads observations: "mlp", two networks of hidden layers; "cnn", convolutions that policy
-    and value function share (Mnih et al. 2015); or "auto": cnn for images of uint8, else mlp."""
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """mlp: widths of the hidden layers of the policy and of the value network."""
-    activation: str = "tanh"
-    """mlp: activation of the hidden layers: tanh, relu, elu, gelu or silu."""
-    cnn_channels: tuple[int, ...] = (32, 64, 64)
-    """cnn: channels of the three convolutions."""
-    cnn_features: int = 512
-    """cnn: width of the dense layer after the convolutions."""
-    normalize_observations: bool = False
-    """Whether observations are standardised by running statistics."""
-    normalize_rewards: bool = False
-    """Whether rewards are divided by the running deviation of discounted returns."""
-    initial_log_std: float = 0.0
-    """Log standard deviation continuous actions start with, in half ranges of the action space."""
-
-    def __post_init__(self):
-        for name in ("num_steps", "num_epochs", "num_minibatches"):
-            require_number(name, getattr(self, name), 1, whole=True)
-        for name in ("gamma", "gae_lambda"):
-            require_number(name, getattr(self, name), 0.0, 1.0)
-        for name in (
-            "learning_rate",
-            "clip_range",
-            "entropy_coefficient",
-            "value_coefficient",
-            "max_grad_norm",
-            "adam_epsilon",
-        ):
-            require_number(name, getattr(self, name), 0.0)
-        if self.clip_range_value is not None:
-            require_number("clip_range_value", self.clip_range_value, 0.0)
-        require_number("initial_log_std", self.initial_log_std, -20.0, 20.0)
-        for name in (
-            "anneal_learning_rate",
-            "normalize_advantage",
-            "normalize_observations",
-            "normalize_rewards",
-        ):
-            require_flag(name, getattr(self, name))
-        for name, example in (("hidden_sizes", "(64, 64)"), ("cnn_channels", "(32, 64, 64)")):
-            object.__setattr__(self, name, require_sizes(name, getattr(self, name), example))
-        if len(self.cnn_channels) != 3:
-            raise InvalidValueError(
-                f"cnn_channels={self.cnn_channels} has {len(self.cnn_channels)} entries; the network "
-                "has three convolutions, so give three, such as (32, 64, 64)."
-            )
-        require_number("cnn_features", self.cnn_features, 1, whole=True)
-        require_choice("network", self.network, self.networks)
-        if not isinstance(self.activation, str):
-            given = reprlib.repr(self.activation)
-            raise InvalidValueError(f"activation={given} must be a name, such as 'tanh'.")
-        activation(self.activation)
-
-
-_POLICY_LOSSES = ("policy_gradient_loss", "entropy_loss", "approx_kl", "clip_fraction")
-_VALUE_LOSSES = ("value_loss",)
-
-_POLICY, _VALUE = 0, 1  # rows of the parameters
 
 
 class PPOState(NamedTuple):
@@ -171,26 +66,6 @@ class Rollout(NamedTuple):
     critic_memory: Float[Array, "N H"] | None = None
 
 
-class Minibatch(NamedTuple):
-    """Rows to learn from: B transitions, or of recurrent networks B sequences `[B, T, ...]`."""
-
-    observation: PyTree
-    raw_action: Array
-    log_prob: Float[Array, " *B"]
-    value: Float[Array, " *B"]
-    advantage: Float[Array, " *B"]
-    target: Float[Array, " *B"]
-    weight: Float[Array, " *B"] | None = None
-    """1 for transitions to learn from, 0 for others; None: all are."""
-    policy_weight: Float[Array, " *B"] | None = None
-    """The same for the policy, which learns from its own choices only; None: as `weight`."""
-    legal: Bool[Array, "*B n"] | None = None
-    critic_observation: PyTree | None = None
-    starts: Bool[Array, "B T"] | None = None
-    memory: Float[Array, "B H"] | None = None
-    critic_memory: Float[Array, "B H"] | None = None
-
-
 class Carried(NamedTuple):
     """What goes on from one rollout into the next, of each environment."""
 
@@ -201,9 +76,6 @@ class Carried(NamedTuple):
 Policy = Actor | ImageActorCritic | RecurrentActor | RecurrentActorCritic
 PolicyNetwork = tuple[Policy, RunningStatistics | None]
 ValueFunction = Callable[[PyTree], Float[Array, "*B"]]
-
-_ILLEGAL = -1e9
-"""The logit of an action that may not be chosen: its probability is 0 in float32."""
 
 
 class PPO:
@@ -242,8 +114,11 @@ class PPO:
         )
         self.shares_network = critic_space is None and (convolves or recurrent_size > 0)
         self.network_axis = None if self.shares_network else network_axis
-        self._optimizer = optax.scale_by_adam(eps=config.adam_epsilon)
         self._rows = NetworkRows(*jax.eval_shape(self._networks, jax.random.key(0)))
+        self.losses = PPOLosses(config, self.head, self._rows, recurrent_size)
+        self.steps = GradientSteps(
+            config, self.losses, self.shares_network, environment_axis, self.network_axis
+        )
         if config.normalize_observations and not isinstance(observation_space, Box):
             raise InvalidValueError(
                 f"normalize_observations needs a Box observation space, not {observation_space}."
@@ -275,8 +150,7 @@ class PPO:
     def init(self, key: Key[Array, ""]) -> PPOState:
         """Fresh networks, optimiser and statistics."""
         parameters = self._rows.pack(*built_together(lambda: self._networks(key)))
-        optimizer = self._optimizer.init(parameters)
-        assert isinstance(optimizer, optax.ScaleByAdamState)
+        optimizer = self.steps.init(parameters)
         observations = returns = None
         if isinstance(self.observation_space, Box) and self.config.normalize_observations:
             observations = RunningStatistics.of_shape(jnp.zeros(self.observation_space.shape))
@@ -286,7 +160,7 @@ class PPO:
 
     def policy(self, state: PPOState) -> PolicyNetwork:
         """What acting needs: the policy's network and the observation statistics."""
-        return self._rows.unpack(_POLICY, state.parameters[_POLICY]), state.observations
+        return self._rows.unpack(POLICY, state.parameters[POLICY]), state.observations
 
     def critic(self, state: PPOState) -> ValueFunction:
         """The value function; it reads observations as the policy does: standardised."""
@@ -294,7 +168,7 @@ class PPO:
         return network.value if self.shares_network else network
 
     def _critic_network(self, state: PPOState) -> Any:
-        row = _POLICY if self.shares_network else _VALUE
+        row = POLICY if self.shares_network else VALUE
         return self._rows.unpack(row, state.parameters[row])
 
     def empty_memory(self, count: int) -> Float[Array, "N H"] | None:
@@ -317,7 +191,7 @@ class PPO:
         seen = self._read(policy[1], observation)
         if memory is not None:
             seen = memory = actor.memory.step(seen, memory)
-        return _masked(actor.outputs(seen), legal), memory
+        return masked(actor.outputs(seen), legal), memory
 
     def draw(
         self, policy: PolicyNetwork, key: Key[Array, ""], outputs: Float[Array, "*B outputs"]
@@ -398,7 +272,9 @@ class PPO:
             rollout.valid,
         )
         batch = self._rows_of(rollout, values, advantages)
-        parameters, optimizer, losses = self._learn(state, batch, key, learning_rate)
+        parameters, optimizer, losses = self.steps.run(
+            state.parameters, state.optimizer, batch, key, learning_rate
+        )
         metrics = {
             **losses,
             "explained_variance": self._explained_variance(values, advantages + values),
@@ -501,184 +377,6 @@ class PPO:
             lambda: jnp.where(truncated, final, shifted),
         )
 
-    def _learn(
-        self,
-        state: PPOState,
-        batch: Minibatch,
-        key: Key[Array, ""],
-        learning_rate: Float[ArrayLike, ""],
-    ) -> tuple[Float[Array, "networks width"], optax.ScaleByAdamState, dict[str, Array]]:
-        """Epochs of minibatch steps over the rows of a batch."""
-        config = self.config
-        size = batch.value.shape[0]
-        if size % config.num_minibatches:
-            raise InvalidValueError(
-                f"num_minibatches={config.num_minibatches} does not divide the {size} "
-                f"{'sequences' if self.recurrent_size else 'transitions'} of a rollout; the nearest "
-                f"that does is {nearest_divisor(size, config.num_minibatches)}."
-            )
-        take = row_taker(batch)
-
-        def minibatch_step(carry, minibatch):
-            parameters, optimizer = carry
-            gradient, losses = self._gradient(parameters, minibatch)
-            direction, optimizer = self._optimizer.update(self._clip(gradient), optimizer)
-            return (
-                parameters - jnp.asarray(learning_rate) * jnp.asarray(direction),
-                optimizer,
-            ), losses
-
-        def epoch(carry, order):
-            # All minibatches of the epoch at once: many small kernels less in the inner loop.
-            minibatches = take(order)
-            weight = minibatches.policy_weight
-            weight = minibatches.weight if weight is None else weight
-            advantage = self._standardize(minibatches.advantage, weight)
-            minibatches = minibatches._replace(advantage=advantage)
-            return jax.lax.scan(minibatch_step, carry, minibatches)
-
-        keys = jax.random.split(key, config.num_epochs)
-        orders = jax.vmap(lambda epoch_key: permutation(epoch_key, size))(keys)
-        orders = orders.reshape(config.num_epochs, config.num_minibatches, -1)
-        mine = self._take_network((state.parameters, state.optimizer))
-        learnt, losses = jax.lax.scan(epoch, mine, orders)
-        parameters, optimizer = self._put_networks_together(learnt)
-        losses = losses.mean((0, 1))
-        if self.network_axis is not None:
-            losses = jax.lax.psum(losses, self.network_axis)
-        return parameters, optimizer, dict(zip(_POLICY_LOSSES + _VALUE_LOSSES, losses, strict=True))
-
-    def _take_network(self, rows: PyTree) -> PyTree:
-        """The rows of the networks that this device learns: with no network axis, both."""
-        if self.network_axis is None:
-            return rows
-        index = jax.lax.axis_index(self.network_axis)
-        return jax.tree.map(
-            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index, 1) if leaf.ndim else leaf, rows
-        )
-
-    def _put_networks_together(self, rows: PyTree) -> PyTree:
-        """Undoes `_take_network`: every device then has the rows of both networks."""
-        axis = self.network_axis
-        if axis is None:
-            return rows
-        return jax.tree.map(
-            lambda leaf: jax.lax.all_gather(leaf, axis, tiled=True) if leaf.ndim else leaf, rows
-        )
-
-    def _gradient(
-        self, rows: Float[Array, "networks width"], batch: Minibatch
-    ) -> tuple[Float[Array, "networks width"], Float[Array, " losses"]]:
-        """The gradient of this device's networks, and the losses, of which others are zero."""
-        policy = jax.grad(self._policy_loss, has_aux=True)
-        value = jax.grad(self._value_loss, has_aux=True)
-        if self.shares_network:
-            gradient, losses = jax.grad(self._shared_loss, has_aux=True)(rows[0], batch)
-            gradient = gradient[None]
-        elif self.network_axis is not None:
-            index = jax.lax.axis_index(self.network_axis)
-            gradient, losses = jax.lax.switch(index, (policy, value), rows[0], batch)
-            gradient = gradient[None]
-        else:
-            policy_gradient, policy_losses = policy(rows[_POLICY], batch)
-            value_gradient, value_losses = value(rows[_VALUE], batch)
-            gradient = jnp.stack((policy_gradient, value_gradient))
-            losses = policy_losses + value_losses
-        if self.environment_axis is not None:
-            gradient = jax.lax.pmean(gradient, self.environment_axis)
-        return gradient, losses
-
-    def _clip(self, gradient: Float[Array, "networks width"]) -> Float[Array, "networks width"]:
-        """Scales the gradient down to the largest norm allowed for both networks together."""
-        square = (gradient**2).sum(-1).sum()
-        if self.network_axis is not None:
-            square = jax.lax.psum(square, self.network_axis)
-        return gradient * jnp.minimum(1.0, self.config.max_grad_norm / (jnp.sqrt(square) + 1e-6))
-
-    def _policy_loss(
-        self, row: Float[Array, " width"], batch: Minibatch
-    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
-        actor = self._rows.unpack(_POLICY, row)
-        seen = batch.observation
-        if self.recurrent_size:
-            seen = _remembered(actor.memory, seen, batch.starts, batch.memory)
-        return self._loss_of_outputs(actor.outputs(seen), actor.free, batch)
-
-    def _loss_of_outputs(
-        self, outputs: Float[Array, "B outputs"], free: Float[Array, " free"], batch: Minibatch
-    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
-        config = self.config
-        weight = batch.weight if batch.policy_weight is None else batch.policy_weight
-        outputs = _masked(outputs, batch.legal)
-        log_prob, entropy = self.head.log_prob_and_entropy(outputs, free, batch.raw_action)
-        log_ratio = log_prob - batch.log_prob
-        ratio = jnp.exp(log_ratio)
-        clipped = jnp.clip(ratio, 1 - config.clip_range, 1 + config.clip_range)
-        loss = -jnp.minimum(ratio * batch.advantage, clipped * batch.advantage)
-        metrics = [
-            loss,
-            -entropy,
-            # The low-variance estimator k3 of J. Schulman, "Approximating KL divergence" (2020).
-            ratio - 1 - log_ratio,
-            (jnp.abs(ratio - 1) > config.clip_range).astype(ratio.dtype),
-        ]
-        # One reduction for all: on small networks every kernel counts.
-        means = _weighted_mean(jnp.stack(metrics), weight)
-        losses = jnp.pad(means, (0, len(_VALUE_LOSSES)))
-        loss = loss - config.entropy_coefficient * entropy
-        return _weighted_mean(loss[None], weight)[0], losses
-
-    def _value_loss(
-        self, row: Float[Array, " width"], batch: Minibatch
-    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
-        critic = self._rows.unpack(_VALUE, row)
-        seen = batch.observation if batch.critic_observation is None else batch.critic_observation
-        if self.recurrent_size:
-            memories = _remembered(critic.memory, seen, batch.starts, batch.critic_memory)
-            return self._loss_of_values(critic.value(memories), batch)
-        return self._loss_of_values(critic(seen), batch)
-
-    def _loss_of_values(
-        self, value: Float[Array, " B"], batch: Minibatch
-    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
-        config = self.config
-        squared_error = (value - batch.target) ** 2
-        if config.clip_range_value is not None:
-            limit = config.clip_range_value
-            near = batch.value + jnp.clip(value - batch.value, -limit, limit)
-            squared_error = jnp.maximum(squared_error, (near - batch.target) ** 2)
-        loss = 0.5 * _weighted_mean(squared_error[None], batch.weight)[0]
-        return config.value_coefficient * loss, jnp.pad(loss[None], (len(_POLICY_LOSSES), 0))
-
-    def _shared_loss(
-        self, row: Float[Array, " width"], batch: Minibatch
-    ) -> tuple[Float[Array, ""], Float[Array, " losses"]]:
-        """Of a network that is policy and value function: what both see is read once."""
-        network = self._rows.unpack(_POLICY, row)
-        if self.recurrent_size:
-            seen = _remembered(network.memory, batch.observation, batch.starts, batch.memory)
-            outputs, value = network.outputs(seen), network.value(seen)
-        else:
-            outputs, value = network.outputs_and_value(batch.observation)
-        policy_loss, policy_losses = self._loss_of_outputs(outputs, network.free, batch)
-        value_loss, value_losses = self._loss_of_values(value, batch)
-        return policy_loss + value_loss, policy_losses + value_losses
-
-    def _standardize(
-        self, advantage: Float[Array, "M ..."], weight: Float[Array, "M ..."] | None = None
-    ) -> Float[Array, "M ..."]:
-        """Zero mean and unit deviation within each of M minibatches."""
-        if not self.config.normalize_advantage:
-            return advantage
-        rows = advantage.reshape(advantage.shape[0], -1)
-        weights = None if weight is None else weight.reshape(rows.shape)
-
-        def mean(values):
-            return mean_over_devices(values, -1, self.environment_axis, weights)[:, None]
-
-        centred = rows - mean(rows)
-        return (centred / (jnp.sqrt(mean(centred**2)) + 1e-8)).reshape(advantage.shape)
-
     def _explained_variance(
         self, values: Float[Array, "T N"], targets: Float[Array, "T N"]
     ) -> Float[Array, ""]:
@@ -686,37 +384,6 @@ class PPO:
         return 1 - (targets - values).var() / (targets.var() + 1e-8)
 
 
-def _weighted_mean(
-    values: Float[Array, "K ..."], weight: Float[Array, " *B"] | None
-) -> Float[Array, " K"]:
-    """The means of K quantities over all transitions of a minibatch."""
-    flat = values.reshape(values.shape[0], -1)
-    return mean_over_devices(flat, -1, None, None if weight is None else weight.reshape(-1))
-
-
-def _masked(
-    outputs: Float[Array, "*B n"], legal: Bool[Array, "*B n"] | None
-) -> Float[Array, "*B n"]:
-    """Logits of legal actions; the others can neither be drawn nor change what is learnt."""
-    return outputs if legal is None else jnp.where(legal, outputs, _ILLEGAL)
-
-
 def _starts(finished: Bool[Array, "T N"]) -> Bool[Array, "T N"]:
     """Where a memory is cleared: after ends within the rollout. Those before it are cleared already."""
     return jnp.concatenate((jnp.zeros_like(finished[:1]), finished[:-1]))
-
-
-def _remembered(
-    network: Memory,
-    observation: PyTree,
-    starts: Bool[Array, "B T"] | None,
-    first: Float[Array, "B H"] | None,
-) -> Float[Array, "B T H"]:
-    """The memory after each step of B sequences."""
-
-    def swap(leaf):
-        return jnp.moveaxis(leaf, 0, 1)
-
-    assert starts is not None
-    assert first is not None
-    return swap(network.over_time(jax.tree.map(swap, observation), swap(starts), first))

@@ -101,7 +101,7 @@ class SelfPlay:
                 "several seeds: each device takes some of them."
             )
         self.config = config
-        self._ppo = AgentsPPO(config, team, is_centralised=False, **axes)
+        self._ppo = AgentsPPO(config, team, **axes)
         self.layout = self._ppo.layout
         self._size = config.pool_size
 

@@ -9,7 +9,7 @@ import numpy as np
 from kiloworlds.algorithms.ippo import IPPOConfig
 from kiloworlds.algorithms.iql import IQLConfig
 from kiloworlds.algorithms.mappo import MAPPOConfig
-from kiloworlds.algorithms.ppo import PPOConfig
+from kiloworlds.algorithms.ppo_config import PPOConfig
 from kiloworlds.algorithms.pqn_vdn import PQNVDNConfig
 from kiloworlds.algorithms.qmix import QMIXConfig
 from kiloworlds.algorithms.self_play import SelfPlayConfig

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 
 from kiloworlds.algorithms.agents_ppo import AgentsPPOConfig
-from kiloworlds.algorithms.ppo import PPOConfig
+from kiloworlds.algorithms.ppo_config import PPOConfig
 from kiloworlds.core.devices import available_cores, configure
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.training.config import TrainConfig
@@ -116,7 +116,7 @@ def _threads_pay(config: TrainConfig) -> bool:
     settings = config.settings
     if not isinstance(settings, AgentsPPOConfig) or not _has_large_minibatches(config):
         return False
-    return settings.network != "gru" or config.algorithm == "ippo"
+    return settings.network != "gru" or not settings.is_centralised
 
 
 def _has_large_minibatches(config: TrainConfig) -> bool:

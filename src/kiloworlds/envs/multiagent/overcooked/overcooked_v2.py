@@ -1,6 +1,5 @@
 """OvercookedV2: cooks who must find out what is asked for, and see only part of the kitchen."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -16,17 +15,13 @@ from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import random_index
 from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.envs.multiagent.overcooked import rules
-from kiloworlds.envs.multiagent.overcooked.counters import counters_with, items_on_counters
-from kiloworlds.envs.multiagent.overcooked.items import COOKED, PLATE, item_bits, recipe_item
+from kiloworlds.envs.multiagent.overcooked.counters import counters_with
+from kiloworlds.envs.multiagent.overcooked.items import item_bits, recipe_item
 from kiloworlds.envs.multiagent.overcooked.kitchen import DIRECTIONS, Kitchen, kitchen_of
-from kiloworlds.envs.multiagent.overcooked.layers import Field, computed_once, unpack
+from kiloworlds.envs.multiagent.overcooked.layers import computed_once, unpack
 from kiloworlds.envs.multiagent.overcooked.layouts import (
     BUTTON,
-    COUNTER,
-    GOAL,
     INDICATOR,
-    PLATES,
-    POT,
     Layout,
     find_layout_v2,
 )
@@ -35,12 +30,16 @@ from kiloworlds.envs.multiagent.overcooked.picture import draw
 from kiloworlds.envs.multiagent.overcooked.rules import OvercookedState, Rules
 from kiloworlds.envs.multiagent.overcooked.starts import random_cells, random_items, random_pots
 from kiloworlds.envs.multiagent.overcooked.text import describe
+from kiloworlds.envs.multiagent.overcooked.views_v2 import (
+    TIMER_BITS,
+    LayerPlan,
+    layer_plan,
+    packed_views,
+)
 
 _STAY, _INTERACT = 4, 5
 # The direction of each action that walks: right, down, left, up.
 _TURNS = (2, 1, 3, 0)
-_TIMER_BITS = 7
-_FIXED = (COUNTER, GOAL, POT, INDICATOR, BUTTON, PLATES)
 
 
 class OvercookedV2(MultiAgentEnvironment):
@@ -319,7 +318,7 @@ class OvercookedV2(MultiAgentEnvironment):
         """What each agent sees of a state."""
         words = [
             word.reshape(self.num_agents, *self.kitchen.shape)
-            for word in self._words(state, self._shows_recipe(state))
+            for word in self._packed_views(state, self._shows_recipe(state))
         ]
         if self.agent_view_size is not None:
             words = [self._near(word, state.cells) for word in computed_once(words)]
@@ -331,17 +330,17 @@ class OvercookedV2(MultiAgentEnvironment):
             return None
         layers = len(self._plan.fields)
         size = self.num_agents, len(self.kitchen.cells) * layers
-        return Box(0, (1 << _TIMER_BITS) - 1, size)
+        return Box(0, (1 << TIMER_BITS) - 1, size)
 
     def global_state(self, state: OvercookedState) -> Float[Array, "A features"]:
         indicators = self.kitchen.has(INDICATOR) | self.kitchen.has(BUTTON)
-        words = self._words(state, jnp.asarray(indicators))
+        words = self._packed_views(state, jnp.asarray(indicators))
         layers = unpack(words, self._plan.fields)
         return layers.reshape(self.num_agents, -1).astype(jnp.float32)
 
     @property
-    def _plan(self) -> "_Plan":
-        return _plan(self.layout.num_ingredients, self.indicate_successful_delivery)
+    def _plan(self) -> LayerPlan:
+        return layer_plan(self.layout.num_ingredients, self.indicate_successful_delivery)
 
     def _shows_recipe(self, state: OvercookedState) -> Bool[Array, " cells"]:
         shown = jnp.asarray(self.kitchen.has(INDICATOR))
@@ -350,47 +349,11 @@ class OvercookedV2(MultiAgentEnvironment):
             shown = shown | ((cells == cell) & (left > 0))
         return shown
 
-    def _words(
+    def _packed_views(
         self, state: OvercookedState, shows_recipe: Bool[Array, " cells"]
     ) -> list[UInt32[Array, "A cells"]]:
-        """All that each agent could see of each cell, packed."""
-        kitchen, plan, kinds = self.kitchen, self._plan, self.layout.num_ingredients
-        cells = np.arange(len(kitchen.cells))
-        state = _as_unsigned(state)
-        fixed, piles = _flags(kitchen, _FIXED), _flags(kitchen, tuple(map(str, range(kinds))))
-        things = items_on_counters(kitchen, state.counters).astype(jnp.uint32)
-        timer = jnp.zeros(len(cells), jnp.uint32)
-        for cell, in_pot, left in zip(kitchen.pots, state.pots, state.cooking, strict=True):
-            things = things | jnp.where(cells == cell, in_pot, 0)
-            timer = timer | jnp.where(cells == cell, left, 0)
-        recipe = jnp.where(shows_recipe, state.recipe, 0)
-        delivered = jnp.where(kitchen.has(GOAL), state.delivered.astype(jnp.uint32), 0)
-        views = []
-        for viewer in range(self.num_agents):
-            order = state.ingredient_order[viewer] if self.permuted_ingredients else None
-            agents = {
-                True: jnp.zeros(len(cells), jnp.uint32),
-                False: jnp.zeros(len(cells), jnp.uint32),
-            }
-            for agent, (cell, facing, item) in enumerate(
-                zip(state.cells, state.facings, state.held, strict=True)
-            ):
-                figure = 1 | jnp.uint32(2) << facing | _as_seen(item, order, kinds) << 5
-                here = jnp.where(cells == cell, figure, 0)
-                agents[agent == viewer] = agents[agent == viewer] | here
-            views.append(
-                plan.pack(
-                    itself=agents[True],
-                    others=agents[False],
-                    fixed=fixed,
-                    piles=_piles_as_seen(piles, order, kinds),
-                    things=_as_seen(things, order, kinds),
-                    recipe=_as_seen(recipe, order, kinds),
-                    timer=timer,
-                    delivered=delivered,
-                )
-            )
-        return [jnp.stack(word) for word in zip(*views, strict=True)]
+        permutes = bool(self.permuted_ingredients)
+        return packed_views(self.kitchen, self._plan, state, shows_recipe, permutes)
 
     def _near(
         self, word: UInt32[Array, "A rows columns"], cells: tuple[Int[Array, ""], ...]
@@ -413,7 +376,7 @@ class OvercookedV2(MultiAgentEnvironment):
         shape = self.layout.shape
         if self.agent_view_size is not None:
             shape = (2 * self.agent_view_size + 1,) * 2
-        box = Box(0, (1 << _TIMER_BITS) - 1, (*shape, len(self._plan.fields)), np.uint8)
+        box = Box(0, (1 << TIMER_BITS) - 1, (*shape, len(self._plan.fields)), np.uint8)
         actions = Discrete(len(self.action_names))
         return (AgentKind.numbered("agent", self.num_agents, box, actions),)
 
@@ -427,107 +390,10 @@ class OvercookedV2(MultiAgentEnvironment):
         return describe(self.kitchen, state, names)
 
 
-class _Plan:
-    """Where each layer lies among the words of a cell.
-
-    Attributes:
-        fields: of the layers, in their order.
-    """
-
-    def __init__(self, num_ingredients: int, tells_delivery: bool):
-        item = item_bits(num_ingredients)
-        sizes = {
-            "itself": 5 + item,
-            "others": 5 + item,
-            "things": item,
-            "recipe": item,
-            "timer": _TIMER_BITS,
-            "fixed": len(_FIXED),
-            "piles": num_ingredients,
-            "delivered": 1,
-        }
-        self._places: dict[str, tuple[int, int]] = {}
-        free: list[int] = []  # bits of each word
-        for name, size in sorted(sizes.items(), key=lambda pair: -pair[1]):
-            fitting = [word for word, bits in enumerate(free) if bits >= size]
-            word = fitting[0] if fitting else len(free)
-            if not fitting:
-                free.append(32)
-            self._places[name] = word, 32 - free[word]
-            free[word] -= size
-        self._num_words = len(free)
-
-        ones = {name: [1] * size for name, size in sizes.items()}
-        counts = [1, 1, *[2] * num_ingredients]
-        layers = {
-            "itself": [1] * 5 + counts,
-            "others": [1] * 5 + counts,
-            "fixed": ones["fixed"],
-            "piles": ones["piles"],
-            "things": counts,
-            "recipe": counts,
-            "timer": [_TIMER_BITS],
-        }
-        if tells_delivery:
-            layers["delivered"] = [1]
-        fields = []
-        for name, widths in layers.items():
-            word, shift = self._places[name]
-            for width in widths:
-                fields.append(Field(word, shift, width))
-                shift += width
-        self.fields = tuple(fields)
-
-    def pack(self, **parts: UInt32[Array, " cells"]) -> list[UInt32[Array, " cells"]]:
-        words: list = [None] * self._num_words
-        for name, part in parts.items():
-            word, shift = self._places[name]
-            shifted = part << np.uint32(shift)
-            words[word] = shifted if words[word] is None else words[word] | shifted
-        return words
-
-
-@functools.lru_cache(maxsize=64)
-def _plan(num_ingredients: int, tells_delivery: bool) -> _Plan:
-    return _Plan(num_ingredients, tells_delivery)
-
-
-def _flags(kitchen: Kitchen, letters: tuple[str, ...]) -> UInt32[Array, " cells"]:
-    """Which letter each cell shows, as one bit for each."""
-    flags = jnp.zeros(len(kitchen.cells), jnp.uint32)
-    for bit, letter in enumerate(letters):
-        flags = flags | kitchen.has(letter).astype(np.uint32) << bit
-    return flags
-
-
 def _turn(action: Int[Array, ""]) -> Int[Array, ""]:
     """The direction an action walks in."""
     packed = sum(turn << 2 * index for index, turn in enumerate(_TURNS))
     return jnp.int32(packed) >> 2 * action & 3
-
-
-def _as_unsigned(state: OvercookedState) -> OvercookedState:
-    """The state as it is, in unsigned integers that are computed once."""
-    return computed_once(jax.tree.map(lambda leaf: leaf.astype(jnp.uint32), state))
-
-
-def _as_seen(item: Array, order: tuple[Array, ...] | None, num_ingredients: int) -> Array:
-    """Items as an agent sees them whose ingredient i is really ingredient `order[i]`."""
-    if order is None:
-        return item
-    seen = item & (PLATE | COOKED)
-    for i in range(num_ingredients):
-        seen = seen | (item >> 2 * order[i] + 2 & 3) << 2 * i + 2
-    return seen
-
-
-def _piles_as_seen(piles: Array, order: tuple[Array, ...] | None, num_ingredients: int) -> Array:
-    if order is None:
-        return piles
-    seen = jnp.zeros_like(piles)
-    for i in range(num_ingredients):
-        seen = seen | (piles >> order[i] & 1) << i
-    return seen
 
 
 def _checked_ingredients(ingredients: Sequence[int], layout: Layout) -> tuple[int, ...]:
