@@ -104,6 +104,13 @@ class Environment(eqx.Module):
         """One state as text for a terminal, or None if the environment offers none."""
         return None
 
+    def __hash__(self) -> int:
+        # jax.jit(env.step) hashes the environment, and arrays among its parameters have no hash.
+        try:
+            return super().__hash__()
+        except TypeError:
+            return id(self)
+
     @property
     def unwrapped(self) -> "Environment":
         """The environment beneath wrappers such as `TimeLimit`."""
