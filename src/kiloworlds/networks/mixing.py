@@ -38,10 +38,12 @@ class MonotonicMixer(eqx.Module):
         # Small at first: large values of states not yet seen, which targets repeat, would grow.
         hidden, small = 2**0.5, 0.01
         self.first_hidden = Linear(keys[0], state_size, hyper_size, hidden)
-        self.first_weight = Linear(keys[1], hyper_size, num_agents * size, small)
+        # Weights that make it the sum of the values: learning begins where VDN does.
+        even = size**-0.5
+        self.first_weight = _about(even, Linear(keys[1], hyper_size, num_agents * size, small))
         self.first_bias = Linear(keys[2], state_size, size, small)
         self.second_hidden = Linear(keys[3], state_size, hyper_size, hidden)
-        self.second_weight = Linear(keys[4], hyper_size, size, small)
+        self.second_weight = _about(even, Linear(keys[4], hyper_size, size, small))
         self.second_bias_hidden = Linear(keys[5], state_size, size, hidden)
         self.second_bias = Linear(keys[6], size, 1, small)
         self.num_agents = num_agents
@@ -56,3 +58,8 @@ class MonotonicMixer(eqx.Module):
         weight = jnp.abs(self.second_weight(jax.nn.relu(self.second_hidden(state))))
         bias = self.second_bias(jax.nn.relu(self.second_bias_hidden(state)))[..., 0]
         return (jax.nn.elu(hidden) * weight).sum(-1) + bias
+
+
+def _about(value: float, layer: Linear) -> Linear:
+    """The layer with outputs around a value instead of zero."""
+    return eqx.tree_at(lambda one: one.bias, layer, jnp.full_like(layer.bias, value))
