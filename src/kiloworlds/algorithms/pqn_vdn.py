@@ -8,27 +8,24 @@ Letters in shapes: T steps, N environments, A agents.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from kiloworlds.algorithms.experience import AgentsExperience, AgentsSeen, Team
+from kiloworlds.algorithms.experience import AgentsExperience, Team
 from kiloworlds.algorithms.minibatches import nearest_divisor
-from kiloworlds.algorithms.q_agents import Networks, QAgents, masked, pick
-from kiloworlds.core.checks import require_choice, require_flag, require_number, require_sizes
+from kiloworlds.algorithms.q_agents import Networks, masked, pick
+from kiloworlds.algorithms.q_learner import QLearner, QLearnerConfig
+from kiloworlds.core.checks import require_number
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import permutation
-from kiloworlds.networks.mlp import activation
 
 
 @dataclass(frozen=True)
-class PQNVDNConfig:
+class PQNVDNConfig(QLearnerConfig):
     """Settings of PQN-VDN."""
-
-    networks: ClassVar[tuple[str, ...]] = ("mlp", "gru")
 
     num_steps: int = 32
     """Steps each environment takes per update."""
@@ -36,55 +33,22 @@ class PQNVDNConfig:
     """Passes over the rollout per update."""
     num_minibatches: int = 4
     """Parts the environments are split into per epoch."""
-    learning_rate: float = 5e-4
-    """Step size of Adam."""
-    anneal_learning_rate: bool = True
-    """Whether the learning rate falls linearly to zero over the training."""
-    gamma: float = 0.99
-    """Discount per step."""
-    reward_scale: float = 1.0
-    """What rewards are multiplied by. Values far from zero are hard to learn."""
     q_lambda: float = 0.6
     """Smoothing of the returns that values are learnt from: 0 looks one step ahead, 1 to the end."""
-    epsilon_start: float = 1.0
-    """Share of random actions at the start."""
-    epsilon_end: float = 0.05
-    """Share of random actions once exploration has fallen."""
-    epsilon_fraction: float = 0.2
-    """Share of the training over which it falls."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
-    network: str = "gru"
-    """What reads observations: "mlp", hidden layers; "gru", with a memory after them."""
     hidden_sizes: tuple[int, ...] = (128,)
     """Widths of the hidden layers."""
     recurrent_size: int = 128
     """gru: numbers of the memory."""
-    activation: str = "relu"
-    """Activation of the hidden layers: tanh, relu, elu, gelu or silu."""
     layer_norm: bool = True
     """Whether hidden layers are normalised."""
-    shaping_steps: int = 0
-    """Environment steps over which the environment's shaped rewards fade out; 0 leaves them out."""
 
     def __post_init__(self):
-        for name in ("num_steps", "num_epochs", "num_minibatches", "recurrent_size"):
+        super().__post_init__()
+        for name in ("num_epochs", "num_minibatches"):
             require_number(name, getattr(self, name), 1, whole=True)
-        require_number("shaping_steps", self.shaping_steps, 0, 2**53, whole=True)
-        for name in ("gamma", "q_lambda", "epsilon_start", "epsilon_end", "epsilon_fraction"):
-            require_number(name, getattr(self, name), 0.0, 1.0)
-        for name in ("learning_rate", "max_grad_norm", "reward_scale"):
-            require_number(name, getattr(self, name), 0.0)
-        for name in ("anneal_learning_rate", "layer_norm"):
-            require_flag(name, getattr(self, name))
-        require_choice("network", self.network, self.networks)
-        activation(self.activation)
-        object.__setattr__(self, "hidden_sizes", require_sizes("hidden_sizes", self.hidden_sizes))
-
-    def epsilon(self, progress: Any) -> Float[Array, ""]:
-        """The share of random actions after a share `progress` of the training."""
-        gone = jnp.clip(progress / max(self.epsilon_fraction, 1e-6), 0.0, 1.0)
-        return self.epsilon_start + gone * (self.epsilon_end - self.epsilon_start)
+        require_number("q_lambda", self.q_lambda, 0.0, 1.0)
 
 
 class PQNState(NamedTuple):
@@ -106,7 +70,7 @@ class _Batch(NamedTuple):
     memory: PyTree
 
 
-class PQNVDN:
+class PQNVDN(QLearner):
     """The pure functions of PQN-VDN.
 
     Args:
@@ -123,59 +87,19 @@ class PQNVDN:
         environment_axis: str | None = None,
         network_axis: str | None = None,
     ):
-        self.config, self._team, self._axis = config, team, environment_axis
-        size = config.recurrent_size if config.network == "gru" else 0
-        self._agents = QAgents(
-            team, "pqn_vdn", config.hidden_sizes, size, config.activation, config.layer_norm
-        )
-        self.layout = self._agents.layout
-        self._optimizer = optax.chain(
-            optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5)
-        )
+        super().__init__(config, team, "pqn_vdn")
+        self.config, self._axis = config, environment_axis
 
     def init(self, key: Key[Array, ""]) -> PQNState:
         """Fresh networks."""
         networks = self._agents.init(key)
         return PQNState(networks, self._optimizer.init(networks))  # type: ignore[arg-type]
 
-    def begin(self, num_envs: int) -> dict[str, Any]:
-        """The memory before the first step."""
-        return self._agents.begin(num_envs)
-
     def carry(self, num_envs: int, experience: AgentsExperience) -> None:
         """Learning carries nothing on."""
 
-    def policy(self, state: PQNState, progress: Any = None) -> tuple[Networks, Float[Array, ""]]:
-        """The networks and the share of random actions."""
-        return state.networks, jnp.float32(
-            self.config.epsilon(1.0 if progress is None else progress)
-        )
-
-    def act(
-        self,
-        policy: tuple[Networks, Float[Array, ""]],
-        key: Key[Array, ""],
-        seen: AgentsSeen,
-        memory: dict[str, Any],
-        greedy: bool = False,
-    ) -> tuple[PyTree, None, dict[str, Any]]:
-        """Chooses actions for all agents."""
-        networks, epsilon = policy
-        epsilon = jnp.zeros_like(epsilon) if greedy else epsilon
-        actions, memory = self._agents.act(networks, key, seen, memory, epsilon)
-        return actions, None, memory
-
-    def settle(self, policy: PyTree, drawn: None) -> None:
-        """Nothing is kept of acting."""
-
-    def forget(
-        self,
-        memory: dict[str, Any],
-        finished: Bool[Array, "N A"],
-        episode_finished: Bool[Array, " N"],
-    ) -> dict[str, Any]:
-        """Clears the memory of agents whose own part, or whose episode, is over."""
-        return self._agents.forget(memory, finished | episode_finished[:, None])
+    def _networks(self, state: PQNState) -> Networks:
+        return state.networks
 
     def update(
         self,
@@ -187,9 +111,7 @@ class PQNVDN:
     ) -> tuple[PQNState, None, dict[str, Array]]:
         """Learns from one rollout."""
         config = self.config
-        learning_rate = jnp.float32(config.learning_rate)
-        if config.anneal_learning_rate:
-            learning_rate = learning_rate * (1.0 - progress)
+        learning_rate = config.rate(progress)
         batch = self._batch(state.networks, experience)
         count = batch.goal.shape[1]
         if count % config.num_minibatches:

@@ -5,27 +5,24 @@ Letters in shapes: T steps, N environments, B sequences, A agents.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from kiloworlds.algorithms.experience import AgentsExperience, AgentsSeen, Team, side_by_side
-from kiloworlds.algorithms.q_agents import Networks, QAgents, masked, pick
-from kiloworlds.core.checks import require_choice, require_flag, require_number, require_sizes
+from kiloworlds.algorithms.q_agents import Networks, masked, pick
+from kiloworlds.algorithms.q_learner import QLearner, QLearnerConfig
+from kiloworlds.core.checks import require_number
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.data.replay import Replay
 from kiloworlds.networks.initializers import built_together
-from kiloworlds.networks.mlp import activation
 
 
 @dataclass(frozen=True)
-class QReplayConfig:
+class QReplayConfig(QLearnerConfig):
     """Settings of value learning from replayed sequences."""
-
-    networks: ClassVar[tuple[str, ...]] = ("mlp", "gru")
 
     num_steps: int = 25
     """Steps each environment takes per update; sequences of so many are kept and replayed."""
@@ -37,62 +34,15 @@ class QReplayConfig:
     """Sequences per gradient step."""
     learning_starts: int = 500
     """Sequences collected before learning starts."""
-    learning_rate: float = 5e-4
-    """Step size of Adam."""
-    anneal_learning_rate: bool = True
-    """Whether the learning rate falls linearly to zero over the training."""
-    gamma: float = 0.99
-    """Discount per step."""
-    reward_scale: float = 1.0
-    """What rewards are multiplied by. Values far from zero are hard to learn."""
-    epsilon_start: float = 1.0
-    """Share of random actions at the start."""
-    epsilon_end: float = 0.05
-    """Share of random actions once exploration has fallen."""
-    epsilon_fraction: float = 0.2
-    """Share of the training over which it falls."""
     target_update: float = 0.01
     """How far the target networks move towards the learnt ones per gradient step; 1: all the way."""
-    max_grad_norm: float = 10.0
-    """Gradients are scaled down to this norm."""
-    network: str = "gru"
-    """What reads observations: "mlp", hidden layers; "gru", with a memory after them."""
-    hidden_sizes: tuple[int, ...] = (64,)
-    """Widths of the hidden layers."""
-    recurrent_size: int = 64
-    """gru: numbers of the memory."""
-    activation: str = "relu"
-    """Activation of the hidden layers: tanh, relu, elu, gelu or silu."""
-    layer_norm: bool = False
-    """Whether hidden layers are normalised."""
-    shaping_steps: int = 0
-    """Environment steps over which the environment's shaped rewards fade out; 0 leaves them out."""
 
     def __post_init__(self):
-        for name in (
-            "num_steps",
-            "gradient_steps",
-            "replay_size",
-            "replay_batch",
-            "recurrent_size",
-        ):
+        super().__post_init__()
+        for name in ("gradient_steps", "replay_size", "replay_batch"):
             require_number(name, getattr(self, name), 1, whole=True)
-        for name in ("learning_starts", "shaping_steps"):
-            require_number(name, getattr(self, name), 0, 2**53, whole=True)
-        for name in ("gamma", "epsilon_start", "epsilon_end", "epsilon_fraction", "target_update"):
-            require_number(name, getattr(self, name), 0.0, 1.0)
-        for name in ("learning_rate", "max_grad_norm", "reward_scale"):
-            require_number(name, getattr(self, name), 0.0)
-        for name in ("anneal_learning_rate", "layer_norm"):
-            require_flag(name, getattr(self, name))
-        require_choice("network", self.network, self.networks)
-        activation(self.activation)
-        object.__setattr__(self, "hidden_sizes", require_sizes("hidden_sizes", self.hidden_sizes))
-
-    def epsilon(self, progress: Any) -> Float[Array, ""]:
-        """The share of random actions after a share `progress` of the training."""
-        gone = jnp.clip(progress / max(self.epsilon_fraction, 1e-6), 0.0, 1.0)
-        return self.epsilon_start + gone * (self.epsilon_end - self.epsilon_start)
+        require_number("learning_starts", self.learning_starts, 0, 2**53, whole=True)
+        require_number("target_update", self.target_update, 0.0, 1.0)
 
 
 class QState(NamedTuple):
@@ -113,7 +63,7 @@ class Values(NamedTuple):
 Mix = Callable[[PyTree, Float[Array, "T B A"], Float[Array, "T B state"]], Float[Array, "T B"]]
 
 
-class QReplay:
+class QReplay(QLearner):
     """The pure functions of value learning from replayed sequences.
 
     Args:
@@ -139,26 +89,14 @@ class QReplay:
         environment_axis: str | None = None,
         network_axis: str | None = None,
     ):
+        super().__init__(config, team, name)
         self.config = config
-        self._team = team
-        self._agents = QAgents(
-            team,
-            name,
-            config.hidden_sizes,
-            config.recurrent_size if config.network == "gru" else 0,
-            config.activation,
-            config.layer_norm,
-        )
-        self.layout = self._agents.layout
         self._mix, self._init_mixer = mix, init_mixer
         if environment_axis is not None:
             raise InvalidValueError(
                 f"{name} keeps one replay, so its environments are not spread over devices; use "
                 "devices=1, or train several seeds: each device takes some of them."
             )
-        self._optimizer = optax.chain(
-            optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5)
-        )
 
     def init(self, key: Key[Array, ""]) -> QState:
         """Fresh networks."""
@@ -168,10 +106,6 @@ class QReplay:
         )
         return QState(learnt, learnt, self._optimizer.init(learnt))  # type: ignore[arg-type]
 
-    def begin(self, num_envs: int) -> dict[str, Any]:
-        """The memory before the first step."""
-        return self._agents.begin(num_envs)
-
     def carry(self, num_envs: int, experience: AgentsExperience) -> Replay:
         """An empty replay for experience of that kind (arrays, or their shapes)."""
         first = jax.eval_shape(
@@ -179,37 +113,8 @@ class QReplay:
         )
         return Replay.like(first, self.config.replay_size)
 
-    def policy(self, state: QState, progress: Any = None) -> tuple[Networks, Float[Array, ""]]:
-        """The networks and the share of random actions."""
-        return state.learnt.networks, jnp.float32(
-            self.config.epsilon(1.0 if progress is None else progress)
-        )
-
-    def act(
-        self,
-        policy: tuple[Networks, Float[Array, ""]],
-        key: Key[Array, ""],
-        seen: AgentsSeen,
-        memory: dict[str, Any],
-        greedy: bool = False,
-    ) -> tuple[PyTree, None, dict[str, Any]]:
-        """Chooses actions for all agents."""
-        networks, epsilon = policy
-        epsilon = jnp.zeros_like(epsilon) if greedy else epsilon
-        actions, memory = self._agents.act(networks, key, seen, memory, epsilon)
-        return actions, None, memory
-
-    def settle(self, policy: PyTree, drawn: None) -> None:
-        """Nothing is kept of acting."""
-
-    def forget(
-        self,
-        memory: dict[str, Any],
-        finished: Bool[Array, "N A"],
-        episode_finished: Bool[Array, " N"],
-    ) -> dict[str, Any]:
-        """Clears the memory of agents whose own part, or whose episode, is over."""
-        return self._agents.forget(memory, finished | episode_finished[:, None])
+    def _networks(self, state: QState) -> Networks:
+        return state.learnt.networks
 
     def update(
         self,
@@ -222,9 +127,7 @@ class QReplay:
         """Adds the experience to the replay and learns from draws of it."""
         config = self.config
         replay = carried.add(_sequences(experience))
-        learning_rate = jnp.float32(config.learning_rate)
-        if config.anneal_learning_rate:
-            learning_rate = learning_rate * (1.0 - progress)
+        learning_rate = config.rate(progress)
         ready = replay.size >= min(config.learning_starts, config.replay_size)
         rate = jnp.where(ready, learning_rate, 0.0)
 
