@@ -92,8 +92,8 @@ _PARTICLES_BY_VALUES = {
     "reward_scale": 0.2,
 }
 
-# Whole riddles fit a sequence twice; all that a prisoner knows it remembers. Measured with vdn: 70 to 71%
-# won, of 74% that can be.
+# Whole riddles fit a sequence twice; all that a prisoner knows it remembers. Measured with vdn: 70 to
+# 71% won, of 74% that can be.
 _RIDDLE_BY_VALUES = {
     "total_steps": 1_000_000,
     "num_envs": 64,
