@@ -39,4 +39,9 @@ def test_the_state_changes_how_values_are_mixed(mixer):
     values = jnp.ones(AGENTS)
     slope = jax.grad(mixer)
     first, second = slope(values, jnp.ones(STATE)), slope(values, -jnp.ones(STATE))
-    assert not np.allclose(first, second, rtol=1e-2)
+    assert not np.allclose(first, second, rtol=1e-3)
+
+
+def test_it_starts_as_the_sum_of_the_values(mixer):
+    slopes = jax.grad(mixer)(jnp.zeros(AGENTS), jnp.ones(STATE))
+    np.testing.assert_allclose(slopes, 1.0, atol=0.1)
