@@ -26,6 +26,10 @@ SLOW_TO_COMPILE = (
 `-m slow`, since each takes 10 to 50 seconds to compile."""
 
 
+SLOW_UNCOMPILED = ("smax/3m", "hanabi/small-2p", "overcooked/cramped_room")
+"""Worlds so large that running them operation by operation compiles hundreds of programs."""
+
+
 def all_ids():
     """All ids. Of the worlds of several agents, whose layouts and scenarios differ in numbers only, one
     of each class is tested at once, and the others with `-m slow`."""
