@@ -132,6 +132,7 @@ def test_losing_all_lives_ends_the_game(keeps_score):
     assert not step.info["won"]
     assert step.info["score"] == (1 if keeps_score else 0)
     assert step.reward.tolist() == ([0.0, 0.0] if keeps_score else [-1.0, -1.0])
+    assert (step.reward + step.info["shaped_reward"] == 0.0).all()
     assert table.env.describe(table.state).startswith("All lives are lost")
 
 

@@ -56,7 +56,8 @@ class Hanabi(MultiAgentEnvironment):
     `keeps_score=True` it stays what it was.
     Episode end: terminates when all lives are lost, all fireworks are complete, or all agents have moved
     once after the last card was drawn.
-    Info: `score`, and `won`: whether all fireworks are complete.
+    Info: `score`; `won`: whether all fireworks are complete; `shaped_reward` `[A]`: gives back what losing
+    all lives took, for training that is not to learn first of all to play nothing.
     Global state, one for each agent: its observation, then the cards in its own hand, one-hot.
 
     Differences: both originals fix the deck at the start; here a card is drawn when it is needed. With
@@ -194,7 +195,13 @@ class Hanabi(MultiAgentEnvironment):
         return points if self.keeps_score else jnp.where(state.lives > 0, points, 0)
 
     def _info(self, state: HanabiState) -> dict[str, Any]:
-        return {"score": self._score(state), "won": game.is_won(self.rules, state)}
+        score = self._score(state)
+        given_back = (game.points(state) - score).astype(jnp.float32)
+        return {
+            "score": score,
+            "won": game.is_won(self.rules, state),
+            "shaped_reward": jnp.broadcast_to(given_back, (self.rules.num_agents,)),
+        }
 
 
 def _copies(num_ranks: int, given: Sequence[int] | None) -> tuple[int, ...]:
