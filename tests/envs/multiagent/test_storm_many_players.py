@@ -539,12 +539,29 @@ def test_steps_equal_jaxmarls_where_it_keeps_its_rules(settings):
         )(jnp.arange(count))
         paid = jnp.isclose(step.reward, (pairs * pays).sum(1), rtol=1e-5).all()
 
-        seen, shown = step.observation, theirs.get_obs(converted(following))
-        shown = shown.astype(jnp.int32)
-        same = (seen == shown)[..., [0, 1, 2, 3, 6, 7, 8, 9, 10]].all()
-        same = same & (seen[..., 4] + seen[..., 5] == shown[..., 4] + shown[..., 5]).all()
-        same = same & (seen[last] == shown[last]).all()
+        seen, now = step.observation, converted(following)
+
+        def shown(**changes):
+            return theirs.get_obs(now.replace(**changes)).astype(jnp.int32)
+
+        theirs_seen = shown()
+        same = (seen == theirs_seen)[..., [0, 1, 2, 3, 6, 7, 8, 9, 10]].all()
+        occupied = [each[..., 4] + each[..., 5] for each in (seen, theirs_seen)]
+        same = same & (occupied[0] == occupied[1]).all()
+        same = same & (seen[last] == theirs_seen[last])[..., 4:6].all()
+        # Of who is in a cell theirs shows what is of the player before it, and of the first no coins.
+        coins = shown(
+            agent_invs=jnp.roll(now.agent_invs, -1, axis=0), freeze=jnp.roll(now.freeze, -1, axis=1)
+        )
+        same_coins = (seen[last] == coins[last])[..., 11:13].all()
+        same = same & (same_coins | following.partners[last, 0])
+        frozen = shown(freeze=jnp.roll(now.freeze, -1, axis=0))
+        same = same & (seen[last] == frozen[last])[..., 13].all()
         found = {"settled": settled, "equal": equal, "paid": paid, "seen": same}
+        # The last sees another's coins, and somebody frozen.
+        others = seen[last, ..., 5] > 0
+        found["coins_seen"] = (others & (seen[last, ..., 11:13] > 0).any(-1)).any() & same_coins
+        found["frozen_seen"] = (seen[last, ..., 13] > 0).any()
         return following, found | {"met": pairs.any() & settled}
 
     def rollout(key):
@@ -558,3 +575,5 @@ def test_steps_equal_jaxmarls_where_it_keeps_its_rules(settings):
     assert found["equal"][found["settled"]].all()
     assert found["paid"].all()
     assert found["seen"].all()
+    assert found["coins_seen"].sum() > 10
+    assert found["frozen_seen"].sum() > 10

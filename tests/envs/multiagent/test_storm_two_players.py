@@ -457,6 +457,8 @@ def test_every_step_equals_jaxmarls(settings):
         expected = jax.vmap(result)(after, reward)
         # What was drawn is compared elsewhere.
         starts = (following.freeze < 0) & (state.freeze >= 0) | (following.round_step == 0)
+        if settings.get("freeze_penalty") == 1:  # players part in the step they meet
+            starts |= step.info["interacted"]
         for part in (ours, expected):
             part["positions"] = jnp.where(starts, 0, part["positions"])
             part["grid"] = jnp.where(starts, 0, part["grid"])
@@ -479,10 +481,10 @@ def test_every_step_equals_jaxmarls(settings):
         state, _ = env.reset(key)
         return jax.lax.scan(advance, state, jax.random.split(jax.random.fold_in(key, 1), 150))[1]
 
-    found = jax.jit(jax.vmap(rollout))(jax.random.split(fast_key(7), 100))
+    found = jax.jit(jax.vmap(rollout))(jax.random.split(fast_key(7), 200))
     assert found["equal"].all()
     assert found["seen"].all()
-    assert found["met"].sum() > 50
+    assert found["met"].sum() > 50  # short rounds leave little time to collect coins and meet
     assert found["starts"].sum() > 20
 
 

@@ -92,7 +92,8 @@ class ManyPlayerStorm(MultiAgentEnvironment):
     Differences: jaxmarl 0.2.0 does not do all it says. There the zapped gets the zapper's payoff and
     the zapper none (but for player 0), the zapped being the row player; a zap to the left asks who is
     on the right; nearer zaps do not win; what the player itself is shows in the wrong channel for all
-    but the last; the inventories of those never met are shown; who is pushed back may share a cell with
+    but the last; the coins shown in a cell, and whether frozen, are those of the player before the one
+    there, also of those never met; who is pushed back may share a cell with
     another, and coins and players come back in occupied cells; a bystander may put out a beam.
     `num_outer_steps` is here `max_episode_steps` (rounds times steps), its end a truncation, and rounds
     are only played where asked for.
