@@ -121,15 +121,24 @@ def test_a_turn_based_world_trains(tmp_path):
     assert 5 <= lengths <= 9  # no illegal move ends a game early
 
 
-def test_shaped_rewards_fade_out():
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"shaping_steps": 64}, (5.0, 3.0, 1.0, 1.0, 1.0)),
+        ({"shaping_steps": 64, "shaping_hold_steps": 64}, (5.0, 5.0, 5.0, 3.0, 1.0)),
+        ({"shaping_hold_steps": 64}, (5.0, 5.0, 1.0, 1.0, 1.0)),
+        ({}, (1.0, 1.0, 1.0, 1.0, 1.0)),
+    ],
+)
+def test_shaped_rewards_fade_out(settings, expected):
     from kiloworlds.training.algorithms import fused_training
     from kiloworlds.training.config import build_config
 
-    config = build_config("ippo", SPREAD, TINY | {"shaping_steps": 64})
+    config = build_config("ippo", SPREAD, TINY | settings)
     training = fused_training(config, kw.make_environment(SPREAD))
     reward, hint = np.ones((2, 3)), {"shaped_reward": np.full((2, 3), 4.0)}
-    for update, expected in ((0, 5.0), (1, 3.0), (2, 1.0), (9, 1.0)):
-        np.testing.assert_allclose(training._shape(reward, hint, np.int32(update)), expected)
+    for update, value in enumerate(expected):
+        np.testing.assert_allclose(training._shape(reward, hint, np.int32(update)), value)
 
 
 def test_one_algorithm_s_agents_are_not_another_s():

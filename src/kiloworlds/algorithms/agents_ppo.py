@@ -26,12 +26,13 @@ from kiloworlds.algorithms.experience import (
 )
 from kiloworlds.algorithms.ppo import PPO, PPOState, Rollout
 from kiloworlds.algorithms.ppo_config import PPOConfig
+from kiloworlds.algorithms.shaping import ShapedRewards
 from kiloworlds.core.checks import require_choice, require_flag, require_number
 from kiloworlds.core.spaces import Box, Space
 
 
 @dataclass(frozen=True)
-class AgentsPPOConfig(PPOConfig):
+class AgentsPPOConfig(ShapedRewards, PPOConfig):
     """Settings of PPO for several agents."""
 
     networks: ClassVar[tuple[str, ...]] = ("auto", "mlp", "cnn", "gru")
@@ -46,14 +47,12 @@ class AgentsPPOConfig(PPOConfig):
     """gru: numbers of the memory, and width of the layers before and after it."""
     share_parameters: bool = True
     """Whether the agents of one kind share their networks, or each has its own."""
-    shaping_steps: int = 0
-    """Environment steps over which the environment's shaped rewards fade out; 0 leaves them out."""
 
     def __post_init__(self):
         super().__post_init__()
         require_number("recurrent_size", self.recurrent_size, 1, whole=True)
         require_flag("share_parameters", self.share_parameters)
-        require_number("shaping_steps", self.shaping_steps, 0, 2**53, whole=True)
+        self.check_shaping()
         require_choice("network", self.network, self.networks)
 
 

@@ -12,12 +12,13 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from kiloworlds.algorithms.experience import AgentsSeen, Team
 from kiloworlds.algorithms.q_agents import Networks, QAgents
+from kiloworlds.algorithms.shaping import ShapedRewards
 from kiloworlds.core.checks import require_choice, require_flag, require_number, require_sizes
 from kiloworlds.networks.mlp import activation
 
 
 @dataclass(frozen=True)
-class QLearnerConfig:
+class QLearnerConfig(ShapedRewards):
     """Settings of learning the values of actions."""
 
     networks: ClassVar[tuple[str, ...]] = ("mlp", "gru")
@@ -50,13 +51,11 @@ class QLearnerConfig:
     """Activation of the hidden layers: tanh, relu, elu, gelu or silu."""
     layer_norm: bool = False
     """Whether hidden layers are normalised."""
-    shaping_steps: int = 0
-    """Environment steps over which the environment's shaped rewards fade out; 0 leaves them out."""
 
     def __post_init__(self):
         for name in ("num_steps", "recurrent_size"):
             require_number(name, getattr(self, name), 1, whole=True)
-        require_number("shaping_steps", self.shaping_steps, 0, 2**53, whole=True)
+        self.check_shaping()
         for name in ("gamma", "epsilon_start", "epsilon_end", "epsilon_fraction"):
             require_number(name, getattr(self, name), 0.0, 1.0)
         for name in ("learning_rate", "max_grad_norm", "reward_scale"):

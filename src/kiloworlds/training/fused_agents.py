@@ -133,12 +133,12 @@ class FusedAgentsTraining(FusedLoop):
     def _shape(
         self, reward: Float[Array, "T N A"], info: dict[str, Any], updates: Int[Array, ""]
     ) -> Float[Array, "T N A"]:
-        """Rewards with the environment's hints added, which fade out."""
-        fade: int = getattr(self.config.settings, "shaping_steps", 0)
-        if not fade or "shaped_reward" not in info:
+        """Rewards with the environment's hints added, as long as they count."""
+        settings = self.config.settings
+        if not settings.shapes_rewards or "shaped_reward" not in info:
             return reward
         steps = updates * jnp.float32(self.config.steps_per_update)
-        return reward + jnp.maximum(0.0, 1.0 - steps / fade) * info["shaped_reward"]
+        return reward + settings.shaping_weight(steps) * info["shaped_reward"]
 
     def _update(self, state: AgentsLoopState) -> tuple[AgentsLoopState, UpdateMetrics]:
         act_key, learn_key = self._update_keys(state.key, state.updates)

@@ -60,7 +60,7 @@ def train(
     """Trains an agent; settings not given come from the preset of the environment.
 
     Args:
-        algorithm: "ppo" for one agent; "ippo" or "mappo" for several.
+        algorithm: "ppo" for one agent; for several "ippo", "mappo", "iql", "vdn", "qmix" or "pqn_vdn".
         env_id: what to train on.
         run_dir: where the run is kept; `runs/<algorithm>/<env_id>_<n>` if None. A directory that
             holds a run is left alone and a new name taken.

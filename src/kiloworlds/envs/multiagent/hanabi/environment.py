@@ -56,8 +56,8 @@ class Hanabi(MultiAgentEnvironment):
     `keeps_score=True` it stays what it was.
     Episode end: terminates when all lives are lost, all fireworks are complete, or all agents have moved
     once after the last card was drawn.
-    Info: `score`; `won`: whether all fireworks are complete; `shaped_reward` `[A]`: gives back what losing
-    all lives took, for training that is not to learn first of all to play nothing.
+    Info: `score`; `won`: whether all fireworks are complete; `shaped_reward` `[A]`: gives back what
+    losing all lives took, for training that is not to learn first of all to play nothing.
     Global state, one for each agent: its observation, then the cards in its own hand, one-hot.
 
     Differences: both originals fix the deck at the start; here a card is drawn when it is needed. With
