@@ -68,14 +68,20 @@ _RIDDLE = {
     "clip_range_value": None,
 }
 
-# Not measured.
+# A lost life takes all points, which teaches to stop playing before any convention is found: for half of
+# the training it takes none (as in J. Foerster et al., "Bayesian Action Decoder", 2019), then ever more.
+# Measured with mappo on small-2p.
 _CARDS = {
-    "total_steps": 5_000_000,
-    "num_envs": 128,
+    "total_steps": 6_000_000,
+    "num_envs": 64,
     "num_steps": 64,
+    "num_minibatches": 8,
     "learning_rate": 1e-3,
-    "hidden_sizes": (128, 128),
+    "hidden_sizes": (256,),
     "activation": "relu",
+    "entropy_coefficient": 0.03,
+    "shaping_hold_steps": 3_000_000,
+    "shaping_steps": 2_000_000,
     "clip_range_value": None,
 }
 
