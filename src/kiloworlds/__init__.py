@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kiloworlds.compat.pettingzoo import to_pettingzoo
-    from kiloworlds.core.environment import Environment, MultiAgentEnvironment, Step
+    from kiloworlds.core.environment import AgentKind, Environment, MultiAgentEnvironment, Step
     from kiloworlds.core.registry import list_envs, make_environment, register
     from kiloworlds.training.run import Run, load
     from kiloworlds.training.train import train
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AgentKind",
     "Environment",
     "MultiAgentEnvironment",
     "PixelOptions",
@@ -31,6 +32,7 @@ __all__ = [
 
 # Imported on first use, so that `import kiloworlds` costs less than `import jax`.
 _HOME = {
+    "AgentKind": "core.environment",
     "Environment": "core.environment",
     "MultiAgentEnvironment": "core.environment",
     "PixelOptions": "vector.pixels",

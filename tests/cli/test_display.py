@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -85,7 +86,7 @@ def test_lines_are_first_then_sparse_then_last():
         for second in range(131):
             now[0] = float(second)
             display.update(row(second, [1.0]))
-    steps = [int(line.split()[1]) for line in text(target).splitlines()[1:]]
+    steps = [int(line.split()[1]) for line in text(target).splitlines()[2:]]
     assert steps[:12] == [0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55]
     assert steps[12:] == [85, 115, 130]
 
@@ -96,6 +97,20 @@ def test_line_shows_mean_and_spread_over_seeds():
         display.update(row(500, [100.0, 120.0], fps=None))
     assert "return 110.0 ± 10.0" in text(target)
     assert "50%" in text(target)
+
+
+def test_of_several_agents_more_than_their_mean_is_shown():
+    lively, plain = console(True), console(False)
+    told = row(500, [1.0, 3.0]) | {
+        "rollout/ep_rew_mean/adversary": [9.0, 11.0],
+        "rollout/ep_rew_mean/agent": [None, -7.0],
+        "rollout/win_rate": [0.7, 0.8],
+    }
+    with LiveDisplay(lively, "ippo", 1000) as panel, LineDisplay(plain, "ippo", 1000) as lines:
+        panel.update(told)
+        lines.update(told)
+    for shown in (text(lively), text(plain)):
+        assert re.search(r"2.000 ± 1.000 +won 75.0% +adversary 10.00 +agent -7.000", shown)
 
 
 def test_panel_shows_progress_return_and_losses():

@@ -30,6 +30,17 @@ def test_filter_shows_only_what_matches(command):
     assert "CartPole" not in out
 
 
+def test_of_several_agents_an_algorithm_for_several_is_named(json_of, command):
+    numbers = {entry["id"]: entry["num_agents"] for entry in json_of("list")}
+    assert (numbers["mpe/simple_tag_v3"], numbers["CartPole-v1"], numbers["Ant-v5"]) == (4, 1, 1)
+    for filter, words in (
+        ("simple_tag", "train ippo mpe/simple_tag_v3"),
+        ("2p-chicken", "train ippo storm/2p-chicken"),
+        ("cartpole-v1", "train ppo CartPole-v1"),
+    ):
+        assert f"Try: kiloworlds {words}" in command("list", filter)[1]
+
+
 def test_filter_without_match_suggests(command):
     code, _, err = command("list", "CartPoole-v1")
     assert code == 2

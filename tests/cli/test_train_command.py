@@ -11,7 +11,7 @@ import kiloworlds
 from kiloworlds.cli import options
 from kiloworlds.cli import train as train_command
 from kiloworlds.cli.settings import settings_of
-from kiloworlds.training.config import setting_names
+from kiloworlds.training.config import ALGORITHMS, setting_names
 
 TINY = ("-n", "512", "--num-envs", "4", "--num-steps", "64", "--hidden-sizes", "8")
 
@@ -123,7 +123,9 @@ def test_help_shows_every_setting_with_its_default(command):
 
 
 def test_every_setting_has_a_meaning():
-    assert [name for name, setting in settings_of("ppo").items() if not setting.meaning] == []
+    for algorithm in ALGORITHMS:
+        settings = settings_of(algorithm)
+        assert [name for name, setting in settings.items() if not setting.meaning] == [], algorithm
 
 
 @pytest.mark.parametrize(
@@ -203,6 +205,8 @@ def test_next_commands_import_the_file_of_the_environment(command, own_file, tmp
         ("my_file:MyEnv", ("my_file",), "a --import my_file"),
         ("my files/b.py:MyEnv", (), "a --import 'my files/b.py'"),
         ("pettingzoo:mpe2.simple_spread_v3", (), "a"),
+        ("pettingzoo:classic/connect_four_v3", (), "a"),
+        ("pettingzoo:my_package.world", (), "a --import my_package.world"),
     ],
 )
 def test_words_that_load_a_run(env_id, imports, words):

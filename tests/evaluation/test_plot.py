@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -87,6 +88,30 @@ def test_single_row_is_explained():
     figure = learning_curve(np.ones(1), np.ones(1), np.ones((1, 1)), title="")
     (axes,) = figure.axes  # no clock can be told from one row
     assert any("one row" in text.get_text() for text in axes.texts)
+
+
+def test_of_several_agents_each_kind_is_drawn_and_what_was_won(tmp_path):
+    run = fake_run(tmp_path, [[np.nan] * 3, [1, 2, 3], [4, 5, 6]])
+    run.metrics |= {
+        "rollout/ep_rew_mean/adversary": np.array([[np.nan] * 3, [10, 10, 10], [20, 21, 22]]),
+        "rollout/ep_rew_mean/agent": np.array([[np.nan] * 3, [-9, -9, -9], [-12, -12, -12]]),
+        "rollout/win_rate": np.array([[np.nan] * 3, [0.1, 0.2, 0.3], [0.5, 0.5, 0.5]]),
+    }
+    drawn = {}
+
+    def keep(*arguments, **named):
+        drawn["figure"] = learning_curve(*arguments, **named)
+        return drawn["figure"]
+
+    with mock.patch("kiloworlds.evaluation.plot.learning_curve", keep):
+        plot_run(run)
+    by_steps, _, won, _ = drawn["figure"].axes
+    assert [text.get_text() for text in by_steps.get_legend().get_texts()] == ["adversary", "agent"]
+    means = {line.get_label(): list(line.get_ydata()) for line in by_steps.lines}
+    assert means["adversary"] == [10.0, 21.0]
+    assert means["agent"] == [-9.0, -12.0]
+    np.testing.assert_allclose(won.lines[-1].get_ydata(), [0.2, 0.5])
+    assert won.get_ylabel() == "episodes won"
 
 
 def test_titles():

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -98,6 +99,45 @@ def test_text_instead_of_picture_where_there_is_one():
 )
 def test_games_of_turns_are_shown_slowly(env_id, rate):
     assert pace(kiloworlds.make(env_id, 1), env_id) == rate
+
+
+@pytest.mark.parametrize(
+    ("env_id", "actions", "words"),
+    [
+        ("switch_riddle", [[0, 1, 2]], "nothing, switch, tell"),
+        ("smax/3m", [[0, 4, 2]], "north, stop, south"),
+        ("mpe/simple_tag_v3", {"adversary": [[3, 1, 0]], "agent": [[4]]}, "3, 1, 0, 4"),
+    ],
+)
+def test_actions_of_several_agents_in_words(env_id, actions, words):
+    envs = kiloworlds.make(env_id, 1, autoreset_mode="disabled", check_legal=False)
+    actions = jax.tree.map(np.array, actions, is_leaf=lambda part: isinstance(part, list))
+    _, moment = play_episode(envs, lambda *_: actions, seed=0, max_steps=1)
+    assert moment.action == words
+    assert captioned(moment).shape[0] > moment.picture.shape[0]
+
+
+def test_every_action_of_a_battle_has_a_name():
+    battle = kiloworlds.make_environment("smax/5m_vs_6m").unwrapped
+    (kind,) = battle.kinds
+    assert battle.action_names[4:6] == ("stop", "attack 0")
+    assert len(battle.action_names) == kind.action_space.n
+
+
+def test_of_agents_in_turn_only_the_one_to_move_is_told():
+    pytest.importorskip("pettingzoo")
+    envs = kiloworlds.make(
+        "pettingzoo:classic/tictactoe_v3", 1, backend="sync", autoreset_mode="disabled"
+    )
+    moves = iter([0, 4, 8])
+    moments = list(play_episode(envs, lambda *_: np.full((1, 2), next(moves)), seed=0, max_steps=3))
+    assert [moment.action for moment in moments] == [None, "0", "4", "8"]
+    assert pace(envs, "pettingzoo:classic/tictactoe_v3") == 4
+    envs.close()
+
+
+def test_particles_move_slower_than_games_of_reflexes():
+    assert pace(kiloworlds.make("mpe/simple_v3", 1), "mpe/simple_v3") == 10
 
 
 def test_pace_of_other_backends_is_gymnasiums():

@@ -68,14 +68,24 @@ def test_evaluation_tells_each_agent_s_return(tag_run):
     assert (result.lengths == 25).all()
 
 
+def test_policies_do_not_play_as_other_agents(tag_run):
+    words = (
+        "trained as 3 'adversary' that observe .16,. and choose among 5 actions.* play as 4 'adv"
+    )
+    with pytest.raises(InvalidValueError, match=words):
+        evaluate_run(tag_run, episodes=2, env_kwargs={"num_adversaries": 4})
+
+
 def test_seeds_play_with_each_other(tag_run):
     result = cross_play(tag_run, episodes=4)
     assert result.returns.shape == (2, 2)
     assert (result.own, result.others) == ("adversary", "agent")
     assert result.self_play == pytest.approx(np.diag(result.returns).mean())
     assert result.cross_play == pytest.approx((result.returns[0, 1] + result.returns[1, 0]) / 2)
-    alone = evaluate_run(tag_run, episodes=4, seed_index=1).mean_return
-    assert result.returns[1, 1] == pytest.approx(alone, rel=1e-5)
+    assert result.measured == "adversary"
+    alone = evaluate_run(tag_run, episodes=4, seed_index=1).agent_returns
+    adversaries = [alone[f"adversary_{index}"] for index in range(3)]
+    assert result.returns[1, 1] == pytest.approx(np.mean(adversaries), rel=1e-5)
     figure = plot_cross_play(result, "title")
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert len(texts) == len(np.unique(result.returns))
@@ -91,6 +101,19 @@ def test_in_a_pair_the_first_kind_plays_by_the_first_policy(tag_run):
     ours, theirs = (policy.act(observations, infos=infos) for policy in (first, second))
     np.testing.assert_array_equal(joined["adversary"], ours["adversary"])
     np.testing.assert_array_equal(joined["agent"], theirs["agent"])
+
+
+def test_a_run_of_self_play_keeps_its_pool(tmp_path):
+    settings = TINY | {"num_envs": 16, "num_steps": 4, "snapshot_interval": 1, "num_minibatches": 1}
+    run = kw.train("self_play", TAG, run_dir=tmp_path / "run", **settings)
+    envs = kw.make(TAG, 3)
+    observations, infos = envs.reset(seed=0)
+    loaded = kw.load(run.path).policy
+    assert envs.action_space.contains(loaded.act(observations, infos=infos))
+    pool = jax.tree.leaves(loaded._states.pool)
+    assert any(leaf.size == 0 for leaf in pool)
+    first = next(leaf for leaf in pool if leaf.ndim > 2)
+    assert not np.allclose(first[0, 0], first[0, 1])  # a past self and the next
 
 
 @pytest.mark.parametrize("algorithm", ["ippo", pytest.param("vdn", marks=pytest.mark.slow)])

@@ -43,12 +43,14 @@ def run(arguments: list[str]) -> int:
     result = cross_play(trained, chosen.episodes, chosen.seed)
     path = trained.path / "cross_play.png"
     config = trained.config
-    plot_cross_play(result, f"{config['algorithm']} on {config['env_id']}").savefig(path)
+    title = f"{config['algorithm'].upper()} on {config['env_id']}"
+    plot_cross_play(result, title).savefig(path)
     if chosen.json:
         options.print_json(
             {
                 "path": trained.path,
                 "seeds": result.seeds,
+                "measured": result.measured,
                 "returns": result.returns,
                 "self_play": result.self_play,
                 "cross_play": result.cross_play,
@@ -56,8 +58,9 @@ def run(arguments: list[str]) -> int:
                 "picture": path,
             }
         )
-    line = Text(f"return with its own partners {number(result.self_play)}", style="bold")
-    line.append(f", with others {number(result.cross_play)}", "not bold")
+    line = Text(f"return of {result.measured}: ", "not bold")
+    line.append(f"{number(result.self_play)} where all are of one seed", "bold")
+    line.append(f", {number(result.cross_play)} where two seeds meet", "not bold")
     console.print(line)
     for seed, row in zip(result.seeds, result.returns, strict=True):
         console.print(Text(f"seed {seed}: " + "  ".join(map(number, row)), "dim"), soft_wrap=True)

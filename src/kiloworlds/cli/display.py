@@ -96,6 +96,21 @@ def _rate(row: Row) -> str:
     return "" if row["fps"] is None else f"{row['fps']:,.0f} steps/s"
 
 
+def outcome(row: Row) -> list[tuple[str, str]]:
+    """What else is known of the episodes of several agents, as names and numbers: the share won, and
+    the return of each kind of agents."""
+    told = []
+    won = mean_and_spread(row.get("rollout/win_rate"))
+    if won is not None:
+        told.append(("won", f"{won[0]:.1%}"))
+    for name, values in row.items():
+        kind = name.removeprefix("rollout/ep_rew_mean/")
+        statistics = mean_and_spread(values) if kind != name else None
+        if statistics is not None:
+            told.append((kind, number(statistics[0])))
+    return told
+
+
 def _as_list(values: Any) -> list[Any]:
     if values is None:
         return []
@@ -194,6 +209,8 @@ class LiveDisplay:
         values = _as_list(row["rollout/ep_rew_mean"])
         solved = self._threshold is not None and statistics[0] >= self._threshold
         text = Text(spread_text(statistics, len(values)), style="bold green" if solved else "bold")
+        for name, value in outcome(row):
+            text.append(f"  {name} ", "dim").append(value, "default")
         text.append(f"  {sparkline(self._returns, 30)}", "cyan")
         if self._threshold is not None:
             goal = f"{self._threshold:g}"
@@ -248,6 +265,7 @@ class LineDisplay:
 
     def __enter__(self) -> "LineDisplay":
         self._console.print(Text(self._title), soft_wrap=True)
+        self._console.print(Text("compiling ...", "dim"), soft_wrap=True)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -271,6 +289,7 @@ class LineDisplay:
             f"{row['step'] / self._total_steps:4.0%}",
             f"{duration(row['seconds'])}",
             f"return {spread_text(mean_and_spread(returns), len(returns))}",
+            *(f"{name} {value}" for name, value in outcome(row)),
             _rate(row),
         ]
         self._console.print(Text("  ".join(fields)), soft_wrap=True)

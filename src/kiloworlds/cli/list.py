@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kiloworlds.cli import options
+from kiloworlds.core.environment import MultiAgentEnvironment
 from kiloworlds.core.errors import unknown_name
 from kiloworlds.core.registry import find_spec, list_envs
 from kiloworlds.training.config import ALGORITHMS
@@ -66,12 +67,15 @@ def run(arguments: list[str]) -> int:
         options.print_json(found)
         return 0
     console = _console()
-    table = _table(console, "id", "runs as", "time limit", "solved at", "presets", "missing")
+    table = _table(
+        console, "id", "runs as", "agents", "time limit", "solved at", "presets", "missing"
+    )
     for entry in found:
         _add_row(
             table,
             entry["id"],
             entry["kind"],
+            str(entry["num_agents"]),
             _optional(entry["max_episode_steps"]),
             _optional(entry["reward_threshold"]),
             ", ".join(entry["presets"]),
@@ -80,16 +84,22 @@ def run(arguments: list[str]) -> int:
         )
     console.print(table)
     kinds = [entry["kind"] for entry in found]
-    able = [entry["id"] for entry in found if entry["missing"] is None]
+    able = [entry for entry in found if entry["missing"] is None]
     missing = len(found) - len(able)
     console.print(
         f"\n{kinds.count('compiled')} compiled, {kinds.count('gymnasium')} through Gymnasium"
         f"{f', {missing} cannot run here' if missing else ''}."
-        f"{f' Try: kiloworlds train ppo {able[0]}' if able else ''}",
+        f"{f' Try: kiloworlds train {_try(able[0])}' if able else ''}",
         style="dim",
         soft_wrap=True,
     )
     return 0
+
+
+def _try(entry: dict[str, Any]) -> str:
+    """An algorithm that learns there, best with a preset, and the id."""
+    plain = "ppo" if entry["num_agents"] == 1 else "ippo"
+    return f"{next(iter(entry['presets']), plain)} {entry['id']}"
 
 
 def environments() -> list[dict[str, Any]]:
@@ -106,11 +116,19 @@ def _describe(id: str, kind: str) -> dict[str, Any]:
     return {
         "id": id,
         "kind": kind,
+        "num_agents": _num_agents(id) if kind == "compiled" else 1,
         "max_episode_steps": spec.max_episode_steps,
         "reward_threshold": spec.reward_threshold,
         "presets": [algorithm for algorithm in ALGORITHMS if preset(algorithm, id)],
         "missing": None if kind == "compiled" else _missing(id),
     }
+
+
+def _num_agents(id: str) -> int:
+    spec = find_spec(id)
+    env = None if spec is None else spec.build()
+    several = isinstance(env, MultiAgentEnvironment)
+    return sum(len(kind.agents) for kind in env.kinds) if several else 1
 
 
 def _missing(id: str) -> str | None:
@@ -256,7 +274,7 @@ def _table(console: Console, *columns: str) -> Table:
         box=None, header_style="bold", pad_edge=False, padding=(0, 3 if roomy else 1, 0, 0)
     )
     for name in columns:
-        numbers = name in ("time limit", "solved at")
+        numbers = name in ("agents", "time limit", "solved at")
         table.add_column(
             Text(name),
             no_wrap=name in _UNBROKEN and console.width >= _NARROW,

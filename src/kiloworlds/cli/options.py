@@ -14,7 +14,7 @@ from rich.console import Console
 from kiloworlds.cli.output import print_json as print_json
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.user_code import import_user_module
-from kiloworlds.vector.pettingzoo.ids import PREFIX as PETTINGZOO_PREFIX
+from kiloworlds.vector.pettingzoo.ids import user_module
 
 Command = TypeVar("Command")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -119,7 +119,7 @@ def run_words(path: Any, env_id: str, imports: Sequence[str] = ()) -> str:
     Loading a run imports nothing by itself: neither the module of "my_file:MyEnv", nor those that
     this command was told to import.
     """
-    module = "" if env_id.startswith(PETTINGZOO_PREFIX) else env_id.rpartition(":")[0]
+    module = user_module(env_id)
     modules = [*imports, *([module] if module and module not in imports else [])]
     return shlex.join([str(path), *(["--import", *modules] if modules else [])])
 

@@ -74,9 +74,18 @@ def _fields(cls: type) -> dict[str, Setting]:
     }
 
 
-@functools.cache
 def _meanings(cls: type) -> dict[str, str]:
-    """The string under each field, which Python itself does not keep."""
+    """The string under each field, its own or inherited."""
+    meanings: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(base):
+            meanings |= _own_meanings(base)
+    return meanings
+
+
+@functools.cache
+def _own_meanings(cls: type) -> dict[str, str]:
+    """The string under each field of a class, which Python itself does not keep."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
     meanings = {}

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from kiloworlds.cli import options
 from kiloworlds.cli.config_file import read_config_file
-from kiloworlds.cli.display import make_display, mean_and_spread, spread_text
+from kiloworlds.cli.display import make_display, mean_and_spread, outcome, spread_text
 from kiloworlds.cli.settings import flags_class, settings_by_class, settings_of
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.task import reward_threshold
@@ -176,7 +176,8 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
             }
         )
     words = options.run_words(result.path, env_id, chosen.imports)
-    _say_what_next(console, result, words, spread_text(final, seeds), seeds, curve)
+    told = "".join(f", {name} {value}" for name, value in outcome(last))
+    _say_what_next(console, result, words, spread_text(final, seeds) + told, seeds, curve)
     return _INTERRUPTED if result.interrupted else 0
 
 
@@ -193,6 +194,9 @@ def _plot(result: Any, console: Console) -> Path | None:
 def _say_what_next(
     console: Console, result: Any, words: str, final: str, seeds: int, curve: Path | None
 ) -> None:
+    from kiloworlds.training.algorithms import AGENTS
+
+    several = result.config["algorithm"] in AGENTS
     path = shlex.quote(str(result.path))
     spread = f", mean and deviation over {seeds} seeds" if seeds > 1 else ""
     if result.interrupted:
@@ -204,6 +208,7 @@ def _say_what_next(
         ("learning curve", curve),
         ("next", f"kiloworlds eval {words}"),
         ("", f"kiloworlds play {words}"),
+        ("", f"kiloworlds crossplay {words}" if seeds > 1 and several else None),
     ):
         if value is not None:
             console.print(Text(f"{name:<16}", "dim").append(str(value), "not dim"), soft_wrap=True)

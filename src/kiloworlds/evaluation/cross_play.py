@@ -6,6 +6,7 @@ Play for Zero-Shot Coordination", 2020).
 Letters in shapes: S seeds, N environments, A agents.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,15 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from kiloworlds.algorithms.experience import KindLayout
+from kiloworlds.core.environment import AgentKind
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.training.agents_policy import AgentsPolicy
 from kiloworlds.training.evaluate import evaluate
 
 if TYPE_CHECKING:
     from kiloworlds.training.run import Run
+
+_THE_OTHERS = "the other agents"
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class CrossPlay:
     Attributes:
         seeds: the numbers of the seeds.
         returns: `[S, S]`, the mean return where the first agent, or the first kind of agents, plays by
-            the policy of the row's seed and all others by that of the column's.
+            the policy of the row's seed and all others by that of the column's: the mean over all
+            agents, or over those of the first kind.
         own, others: what is on the rows and on the columns, in words.
         episodes: played for each entry.
     """
@@ -42,13 +47,18 @@ class CrossPlay:
     episodes: int
 
     @property
+    def measured(self) -> str:
+        """Whose return is told, in words."""
+        return "all agents" if self.others == _THE_OTHERS else self.own
+
+    @property
     def self_play(self) -> float:
-        """The mean return with partners of the same seed."""
+        """The mean return where all are of one seed."""
         return float(np.diag(self.returns).mean())
 
     @property
     def cross_play(self) -> float:
-        """The mean return with partners of other seeds."""
+        """The mean return where two seeds meet."""
         apart = ~np.eye(len(self.seeds), dtype=bool)
         return float(self.returns[apart].mean())
 
@@ -65,15 +75,19 @@ def cross_play(run: "Run", episodes: int = 64, seed: int = 10_000) -> CrossPlay:
     if policy.num_seeds < 2:
         raise InvalidValueError(
             "cross-play needs several seeds to play with each other, and this run has one: train with "
-            "--num-seeds 3 or more."
+            "--num-seeds 2 or more."
         )
     layout = policy.algorithm.layout
     count = policy.num_seeds
+    # Of two kinds, which may be opponents, the first one's return; of one kind, the mean over all.
+    measured = slice(layout.sizes[0])
     returns = np.zeros((count, count))
     for row in range(count):
         for column in range(count):
             pair = PairedPolicies(policy.select_seed(row), policy.select_seed(column))
-            returns[row, column] = evaluate(run, episodes, seed, policy=pair).mean_return  # type: ignore[arg-type]
+            played = evaluate(run, episodes, seed, policy=pair)  # type: ignore[arg-type]
+            assert played.agent_returns is not None
+            returns[row, column] = played.agent_returns[:, measured].mean()
     own, others = _sides(layout)
     first = run.config["seed"]
     seeds = tuple(range(first, first + count))
@@ -86,7 +100,7 @@ def _sides(layout: KindLayout) -> tuple[str, str]:
     if others:
         return first, " and ".join(others)
     (kind,) = layout.kinds
-    return kind.agents[0], "the other agents"
+    return kind.agents[0], _THE_OTHERS
 
 
 class PairedPolicies:
@@ -96,6 +110,10 @@ class PairedPolicies:
     def __init__(self, first: AgentsPolicy, second: AgentsPolicy):
         self._first, self._second = first, second
         self._layout = first.algorithm.layout
+
+    def check_fits(self, kinds: Sequence[AgentKind]) -> None:
+        """See `AgentsPolicy.check_fits`."""
+        self._first.check_fits(kinds)
 
     def reset(self) -> None:
         """Forgets what was seen so far."""
@@ -137,8 +155,7 @@ def plot_cross_play(result: CrossPlay, title: str) -> Figure:
     axes.set_xlabel(f"seed of {result.others}")
     axes.set_ylabel(f"seed of {result.own}")
     axes.set_title(
-        f"{title}\nwith its own partners {result.self_play:.3g}, with others {result.cross_play:.3g}",
-        size=10,
+        f"{title}\nof one seed {result.self_play:.3g}, of two {result.cross_play:.3g}", size=10
     )
-    figure.colorbar(image, ax=axes, label="mean return")
+    figure.colorbar(image, ax=axes, label=f"mean return of {result.measured}")
     return figure

@@ -1,5 +1,7 @@
 """The learning curve of a run as a picture."""
 
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.task import reward_threshold
@@ -15,7 +17,9 @@ from kiloworlds.evaluation.task import reward_threshold
 if TYPE_CHECKING:
     from kiloworlds.training.run import Run
 
-_CURVE, _GOAL, _INK, _GRID = "#4f46e5", "#059669", "#1e293b", "#e2e8f0"
+_GOAL, _INK, _GRID = "#059669", "#1e293b", "#e2e8f0"
+_KINDS = ("#4f46e5", "#d55e00", "#009e73", "#cc79a7")  # told apart by all eyes (Okabe & Ito)
+_KIND = "rollout/ep_rew_mean/"
 _FEW_ROWS = 10  # so few are marked, as the line alone hides where they are
 
 
@@ -26,6 +30,8 @@ def learning_curve(
     *,
     title: str,
     threshold: float | None = None,
+    kinds: Mapping[str, Float[np.ndarray, "rows seeds"]] | None = None,
+    won: Float[np.ndarray, "rows seeds"] | None = None,
 ) -> Figure:
     """Draws mean return against environment steps and against seconds.
 
@@ -39,6 +45,8 @@ def learning_curve(
         returns: NaN where no episode had ended yet.
         title: above the panels.
         threshold: drawn as a dashed line: the return at which the task counts as solved.
+        kinds: of agents of several kinds the returns of each, drawn instead of their mean.
+        won: shares of episodes that were won, drawn below.
 
     Raises:
         InvalidValueError: there is no return to draw.
@@ -47,23 +55,44 @@ def learning_curve(
     if not seen.any():
         raise InvalidValueError("there is no learning curve: no episode has ended.")
     clock = _without_compilation(steps, seconds)
-    steps, returns = steps[seen], returns[seen]
-    figure = Figure(figsize=(9, 4.2), dpi=150, layout="constrained", facecolor="white")
-    if clock is None or len(steps) == 1:
-        by_steps = last = figure.subplots()
-    else:
-        by_steps, last = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        _draw(last, clock[seen], returns, threshold)
-        last.set_xlabel("seconds, without compilation")
-    _draw(by_steps, steps, returns, threshold)
-    by_steps.xaxis.set_major_formatter(EngFormatter(sep=""))
-    by_steps.set_xlabel("environment steps per seed" if returns.shape[1] > 1 else "steps")
+    steps = steps[seen]
+    curves = {name: each[seen] for name, each in (kinds or {"": returns}).items()}
+    has_clock = clock is not None and len(steps) > 1
+    rows = 1 if won is None else 2
+    size = (9, 4.2 if won is None else 6.2)
+    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
+    panels = figure.subplots(
+        rows,
+        1 + has_clock,
+        sharex="col",
+        sharey="row",
+        squeeze=False,
+        width_ratios=(3, 2)[: 1 + has_clock],
+        height_ratios=(3, 2)[:rows],
+    )
+    by_steps, last = panels[0, 0], panels[0, -1]
+    for column, x in enumerate((steps, clock[seen]) if has_clock else (steps,)):  # type: ignore[index]
+        _draw(panels[0, column], x, curves, threshold)
+        if won is not None:
+            _draw(panels[1, column], x, {"": won[seen]})
+    below = panels[-1]
+    below[0].xaxis.set_major_formatter(EngFormatter(sep=""))
+    below[0].set_xlabel("environment steps per seed" if returns.shape[1] > 1 else "steps")
+    if has_clock:
+        below[1].set_xlabel("seconds, without compilation")
     by_steps.set_ylabel("mean episode return")
+    if won is not None:
+        below[0].set_ylabel("episodes won")
+        below[0].set_ylim(-0.02, 1.02)
+        below[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+    if kinds:
+        by_steps.legend(frameon=False, fontsize=9, labelcolor=_INK)
+    drawn = np.concatenate(list(curves.values()), axis=1)
     if len(steps) == 1:
         _note(by_steps, 0.7, "one row of metrics only: train for more steps to see a curve")
-    elif (limits := _cut(steps, returns, threshold)) is not None:
+    elif (limits := _cut(steps, drawn, threshold)) is not None:
         by_steps.set_ylim(*limits)
-        worst = f"{np.nanmin(returns):,.0f}"
+        worst = f"{np.nanmin(drawn):,.0f}"
         _note(by_steps, 0.985, f"axis cut: the first returns, down to {worst}, lie below")
     if threshold is not None:
         # Beside the panel, where no curve can run through it.
@@ -118,25 +147,27 @@ def _cut(
 def _note(axes: Axes, right: float, text: str) -> None:
     """Small text at the bottom of a panel; `right` is where it ends, in widths of the panel."""
     place = right, 0.03
+    paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
     axes.annotate(
-        text, place, xycoords="axes fraction", ha="right", color=_INK, fontsize=8, alpha=0.75
+        text, place, xycoords="axes fraction", ha="right", color=_INK, fontsize=8, bbox=paper
     )
 
 
 def _draw(
     axes: Axes,
     x: Float[np.ndarray, " rows"],
-    returns: Float[np.ndarray, "rows seeds"],
-    threshold: float | None,
+    curves: Mapping[str, Float[np.ndarray, "rows seeds"]],
+    threshold: float | None = None,
 ) -> None:
-    mean, spread = np.nanmean(returns, axis=1), np.nanstd(returns, axis=1)
     if threshold is not None:
         axes.axhline(threshold, color=_GOAL, linewidth=1, linestyle=(0, (5, 3)))
-    if returns.shape[1] > 1:
-        axes.plot(x, returns, color=_CURVE, linewidth=0.6, alpha=0.25)
-        axes.fill_between(x, mean - spread, mean + spread, color=_CURVE, alpha=0.15, linewidth=0)
-    marker = "o" if len(x) <= _FEW_ROWS else None
-    axes.plot(x, mean, color=_CURVE, linewidth=2, marker=marker, markersize=4)
+    for (name, values), color in zip(curves.items(), itertools.cycle(_KINDS), strict=False):
+        mean, spread = np.nanmean(values, axis=1), np.nanstd(values, axis=1)
+        if values.shape[1] > 1:
+            axes.plot(x, values, color=color, linewidth=0.6, alpha=0.25)
+            axes.fill_between(x, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
+        marker = "o" if len(x) <= _FEW_ROWS else None
+        axes.plot(x, mean, color=color, linewidth=2, marker=marker, markersize=4, label=name)
     axes.set_xlim(left=0)
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -160,13 +191,19 @@ def plot_run(run: "Run", path: str | Path | None = None) -> Path:
     metrics = run.metrics
     if "rollout/ep_rew_mean" not in metrics:
         raise InvalidValueError(f"{run.path} has no learning curve: it holds no metrics.")
-    returns = np.asarray(metrics["rollout/ep_rew_mean"], float)
+    rows = len(metrics["step"])
+
+    def by_seed(name: str) -> np.ndarray:
+        return np.asarray(metrics[name], float).reshape(rows, -1)
+
     figure = learning_curve(
         np.asarray(metrics["step"], float),
         np.asarray(metrics["seconds"], float),
-        returns.reshape(len(returns), -1),
+        by_seed("rollout/ep_rew_mean"),
         title=run_title(run.config),
         threshold=reward_threshold(run.config["env_id"]),
+        kinds={name.removeprefix(_KIND): by_seed(name) for name in metrics if _KIND in name},
+        won=by_seed("rollout/win_rate") if "rollout/win_rate" in metrics else None,
     )
     figure.savefig(path)
     return path

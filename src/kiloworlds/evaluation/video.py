@@ -16,6 +16,8 @@ from kiloworlds.training.agents_policy import AgentsPolicy
 from kiloworlds.training.policy import Policy
 from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.compiled import CompiledVectorEnv
+from kiloworlds.vector.compiled_agents import CompiledAgentsVectorEnv
+from kiloworlds.vector.pettingzoo import PettingZooVectorEnv
 
 FORMATS = (".gif", ".mp4")
 TURNS_PER_SECOND = 4.0
@@ -60,10 +62,10 @@ def play_episode(
     yield Moment(0, None, 0.0, total, *_look(envs, as_text, observations))
     for step in range(1, max_steps + 1):
         actions = act(observations, infos)
+        words = _in_words(envs, jax.tree.map(lambda leaf: leaf[0], actions), infos)
         observations, rewards, terminated, truncated, infos = envs.step(actions)
         reward = float(np.mean(rewards[0]))  # of several agents their mean
         total += reward
-        words = _in_words(envs, jax.tree.map(lambda leaf: leaf[0], actions))
         yield Moment(step, words, reward, total, *_look(envs, as_text, observations))
         if np.all(terminated[0] | truncated[0]):
             return
@@ -95,10 +97,23 @@ def _observation_as_text(observations: Any) -> str:
         return "\n".join(str(leaf[0]) for leaf in jax.tree.leaves(observations))
 
 
-def _in_words(envs: VectorEnv, action: Any) -> str:
-    """The name of an action where the environment gives names, else its number or numbers."""
+def _in_words(envs: VectorEnv, action: Any, infos: dict[str, Any]) -> str:
+    """An action, or those of all agents that act: by the names the environment gives, else by number."""
     environment = envs.env.unwrapped if isinstance(envs, CompiledVectorEnv) else None
     names = getattr(environment, "action_names", None)
+    if not isinstance(envs, CompiledAgentsVectorEnv | PettingZooVectorEnv):
+        return _one_in_words(action, names)
+    blocks = action if len(envs.kinds) > 1 else dict.fromkeys(envs.kinds, action)
+    words = {
+        place: _one_in_words(jax.tree.map(lambda leaf, row=row: leaf[row], blocks[name]), names)
+        for name, kind in envs.kinds.items()
+        for row, place in enumerate(kind.indices)
+    }
+    acting = np.asarray(infos.get("acting", infos["alive"]))[0]
+    return ", ".join(words[place] for place in sorted(words) if acting[place])
+
+
+def _one_in_words(action: Any, names: Sequence[str] | None) -> str:
     if names is not None:
         return names[int(action)]
     numbers = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(action)])
@@ -113,14 +128,19 @@ def short(number: float) -> str:
 def pace(envs: VectorEnv, env_id: str) -> float:
     """The frames per second at which to show an episode.
 
-    Environments whose state holds whole numbers only, as in board games, move from turn to turn and
-    are shown at four turns a second; others as Gymnasium's environment of that id asks, else at 30.
+    Environments whose state holds whole numbers only, as in board games, or whose agents take turns,
+    are shown at four turns a second; others as they ask, or Gymnasium's environment of that id, else
+    at 30.
     """
+    asked = envs.metadata.get("render_fps")
     if isinstance(envs, CompiledVectorEnv):
         state, _ = jax.eval_shape(envs.env.unwrapped.reset, jax.random.key(0))
         if not any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state)):
             return TURNS_PER_SECOND
-    return frames_per_second(env_id)
+        asked = getattr(envs.env.unwrapped, "render_fps", None)
+    elif isinstance(envs, PettingZooVectorEnv) and envs.is_turn_based:
+        return TURNS_PER_SECOND
+    return asked or frames_per_second(env_id)
 
 
 def captioned(moment: Moment) -> Frame:
@@ -138,7 +158,9 @@ def captioned(moment: Moment) -> Frame:
     if moment.action is not None:
         is_name = moment.action[:1].isalpha()
         action = moment.action if is_name else f"action {moment.action}"
-        strip.text((width / 2, 0), action, "#64748b", size)
+        room = round(width / size)  # characters between what stands left and right of it
+        shown = action if len(action) <= room else f"{action[:room]}…"
+        strip.text((width / 2, 0), shown, "#64748b", size)
     earned = f"return {short(moment.episode_return)}"
     strip.text((width - size, 0), earned, "#1e293b", size, align="right")
     return np.concatenate([strip.pixels(), moment.picture])

@@ -3,6 +3,7 @@
 Letters in shapes: N environments, A agents.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,8 +13,10 @@ from jaxtyping import PyTree
 
 from kiloworlds.algorithms.experience import AgentsSeen
 from kiloworlds.algorithms.protocol import AgentsAlgorithm
+from kiloworlds.core.environment import AgentKind
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
+from kiloworlds.core.spaces import Discrete
 
 
 class AgentsPolicy:
@@ -46,6 +49,16 @@ class AgentsPolicy:
     def select_seed(self, index: int) -> "AgentsPolicy":
         """The policies another seed of the run learnt."""
         return AgentsPolicy(self.algorithm, self._states, index)
+
+    def check_fits(self, kinds: Sequence[AgentKind]) -> None:
+        """Raises InvalidValueError for agents that are others than those that learnt."""
+        trained, given = (
+            " and ".join(map(_in_words, each)) for each in (self.algorithm.layout.kinds, kinds)
+        )
+        if trained != given:
+            raise InvalidValueError(
+                f"the policies were trained as {trained}; they cannot play as {given}."
+            )
 
     def reset(self) -> None:
         """Forgets what was seen so far."""
@@ -94,3 +107,17 @@ class AgentsPolicy:
             None if mask is None else jax.tree.map(lambda leaf: jnp.asarray(leaf, bool), mask),
             None,
         )
+
+
+def _in_words(kind: AgentKind) -> str:
+    """Such as "3 'ally' that observe (75,) and choose among 8 actions"."""
+    seen, done = (
+        jax.eval_shape(space.sample, jax.random.key(0))
+        for space in (kind.observation_space, kind.action_space)
+    )
+    observed = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(seen))
+    if isinstance(kind.action_space, Discrete):
+        acts = f"choose among {kind.action_space.n} actions"
+    else:
+        acts = f"act by {', '.join(str(leaf.shape) for leaf in jax.tree.leaves(done))}"
+    return f"{len(kind.agents)} {kind.name!r} that observe {observed} and {acts}"

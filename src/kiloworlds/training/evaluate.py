@@ -7,6 +7,7 @@ import numpy as np
 
 from kiloworlds.core.checks import require_count
 from kiloworlds.core.statistics import bootstrap_interval
+from kiloworlds.training.algorithms import team_of
 
 if TYPE_CHECKING:
     from kiloworlds.training.agents_policy import AgentsPolicy
@@ -70,6 +71,9 @@ def evaluate(
 
     Each environment counts only its first episodes, the same number for all (the last round is cut):
     counting whichever ends first would favour short ones.
+
+    Raises:
+        InvalidValueError: `env_kwargs` give environments of other agents than those that learnt.
     """
     episodes = require_count("episodes", episodes)
     num_envs = min(episodes, 256 if run.environment["backend"] == "compiled" else 8)
@@ -82,6 +86,7 @@ def evaluate(
     seen_so_far = _Episodes(num_envs, len(agents) or 1)
     policy = policy or run.policy
     if several:
+        policy.check_fits(team_of(envs).kinds)  # type: ignore[union-attr]
         policy.reset()  # type: ignore[union-attr]
     observations, infos = envs.reset(seed=seed)
     cut = 0

@@ -116,14 +116,29 @@ _BY_POLICIES = {
     "switch_riddle": _RIDDLE,
     "hanabi/": _CARDS,
 }
-_BY_VALUES = {"mpe/": _PARTICLES_BY_VALUES, "switch_riddle": _RIDDLE_BY_VALUES}
+_TEAMS_OF_PARTICLES = (
+    "mpe/simple_spread",
+    "mpe/simple_reference",
+    "mpe/simple_speaker_listener",
+)
+_BY_TEAM_VALUES = {
+    **dict.fromkeys(_TEAMS_OF_PARTICLES, _PARTICLES_BY_VALUES),
+    "switch_riddle": _RIDDLE_BY_VALUES,
+}
+
+# Not measured.
+_TWO_SIDES = {
+    **dict.fromkeys(("mpe/simple_tag", "mpe/simple_push"), _PARTICLES),
+    "smax/": {**_BATTLE, "env_kwargs": {"opponent": "learned"}},
+}
 
 AGENT_FAMILIES: dict[str, dict[str, dict[str, Any]]] = {
     "ippo": _BY_POLICIES,
     "mappo": _BY_POLICIES,
-    "iql": _BY_VALUES,
-    "vdn": _BY_VALUES,
-    "qmix": _BY_VALUES,
-    "pqn_vdn": _BY_VALUES,
+    "self_play": _TWO_SIDES,
+    "iql": {"mpe/": _PARTICLES_BY_VALUES},
+    "vdn": _BY_TEAM_VALUES,
+    "qmix": _BY_TEAM_VALUES,
+    "pqn_vdn": _BY_TEAM_VALUES,
 }
 """By algorithm and beginning of the id."""

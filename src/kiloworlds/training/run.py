@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import yaml
 
@@ -32,6 +33,7 @@ from kiloworlds.training.agents_policy import AgentsPolicy
 from kiloworlds.training.algorithms import AGENTS, algorithm_for
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.policy import Policy
+from kiloworlds.vector.pettingzoo.ids import user_module
 from kiloworlds.vector.pixels import pixel_options
 
 FORMAT_VERSION = 1
@@ -216,7 +218,12 @@ def save_checkpoint(path: Path, step: int, learner: Any) -> None:
 
     with ocp.StandardCheckpointer() as checkpointer:
         target = (path / "checkpoints" / str(step)).absolute()
-        checkpointer.save(target, jax.tree.map(np.asarray, learner), force=True)
+        checkpointer.save(target, jax.tree.map(np.asarray, _without_empty(learner)), force=True)
+
+
+def _without_empty(tree: Any) -> Any:
+    """None in place of arrays without elements, which Orbax refuses to save."""
+    return jax.tree.map(lambda leaf: leaf if leaf.size else None, tree)
 
 
 def _latest_checkpoint(path: Path) -> Path:
@@ -335,8 +342,8 @@ _NEEDED = ("algorithm", "env_id", "env_kwargs", "num_envs", "backend")
 
 def _check_imported(env_id: str) -> None:
     """Loading a run runs no code: of "module:id", only the user imports the module."""
-    module = env_id.rpartition(":")[0]
-    if module and not is_imported(module):
+    module = user_module(env_id)
+    if module is not None and not is_imported(module):
         raise InvalidValueError(
             f"the run's environment {env_id!r} is defined in module {module!r}, and loading a run "
             f"imports nothing by itself: import {module} first (in Python), or give "
@@ -365,8 +372,13 @@ def _load_policy(path: Path, config: TrainConfig) -> Policy | AgentsPolicy:
     )
     checkpoint = _latest_checkpoint(path)
     with _reading(checkpoint), ocp.StandardCheckpointer() as checkpointer:
-        states = checkpointer.restore(checkpoint, shapes)
-    _check_shapes(checkpoint, states, shapes, config)
+        states = checkpointer.restore(checkpoint, _without_empty(shapes))
+    _check_shapes(checkpoint, states, _without_empty(shapes), config)
+    states = jax.tree.map(
+        lambda shape, leaf: jnp.zeros(shape.shape, shape.dtype) if leaf is None else leaf,
+        shapes,
+        states,
+    )
     return (
         AgentsPolicy(algorithm, states) if config.algorithm in AGENTS else Policy(algorithm, states)
     )

@@ -5,6 +5,8 @@ from gymnasium import spaces
 from mpe2 import simple_spread_v3, simple_tag_v3
 from multi_agent_envs import CountdownEnv, RelayEnv
 
+from kiloworlds.vector.pettingzoo.adapters import Adapting
+
 BACKENDS = ("sync", "process", "thread")
 
 
@@ -113,6 +115,18 @@ def test_agents_of_different_kinds_lie_in_blocks(make, backend):
 
 def legal(mask, random):
     return int(random.choice(np.flatnonzero(mask)))
+
+
+def test_random_actions_of_an_adapter_are_legal():
+    game = Adapting(lambda: pettingzoo.make("aec", "classic/tictactoe_v3"), None)()
+    record, _ = game.reset(seed=0)
+    for _ in range(50):
+        actions = game.sample_legal(record)
+        masks = record["action_mask"]["player"]
+        assert masks[np.arange(2), actions].all()
+        record, _, over, *_ = game.step(actions)
+        if over:
+            record, _ = game.reset()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

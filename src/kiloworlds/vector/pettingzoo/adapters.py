@@ -105,6 +105,14 @@ class _Adapter(gymnasium.Env):
         # For the executors one episode is one environment's: all agents together.
         return record, 0.0, over, False, self._infos(outcome.infos)
 
+    def sample_legal(self, record: Record) -> Any:
+        """Random actions of all agents, those that can be masked within the masks of a record."""
+        blocks = self._layout.blocks(self.action_space.sample())
+        for name, mask in record.get("action_mask", {}).items():
+            chances = np.where(mask, self.np_random.random(mask.shape), -1.0)
+            blocks[name] = self._layout.kinds[name].action_space.start + chances.argmax(-1)  # type: ignore[attr-defined]
+        return self._layout.arrange(blocks)
+
     def _by_agent(self, actions: Any) -> list[Any]:
         # Copied: an environment may keep actions for later, the caller may reuse the array.
         blocks = self._layout.blocks(copy.deepcopy(actions))

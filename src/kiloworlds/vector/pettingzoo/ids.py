@@ -13,6 +13,18 @@ from kiloworlds.core.errors import InvalidValueError, MissingDependencyError, un
 
 PREFIX = "pettingzoo:"
 
+_PACKAGES = ("pettingzoo", "mpe2")
+"""Packages of PettingZoo's own environments."""
+
+
+def user_module(env_id: str) -> str | None:
+    """The module of the user's own that holds an environment; None where kiloworlds, Gymnasium or
+    PettingZoo do."""
+    if not env_id.startswith(PREFIX):
+        return env_id.rpartition(":")[0] or None
+    name = env_id.removeprefix(PREFIX)
+    return None if "/" in name or name.split(".")[0] in _PACKAGES else name
+
 
 def pettingzoo_factory(env_id: str, **env_kwargs: Any) -> Callable[[], Any]:
     """The function that builds the environment of an id.

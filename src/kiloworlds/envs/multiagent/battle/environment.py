@@ -139,7 +139,7 @@ class Battle(MultiAgentEnvironment):
 
     cheap_reset: ClassVar[bool] = True
     team_reward: ClassVar[Any] = property(lambda self: self.opponent == "heuristic")
-    action_names: ClassVar[tuple[str, ...]] = ("north", "east", "south", "west", "stop")
+    render_fps: ClassVar[float] = 10.0
 
     def __check_init__(self):
         find_scenario(self.scenario)
@@ -361,6 +361,12 @@ class Battle(MultiAgentEnvironment):
         is_enemy = np.arange(sight.x.shape[0]) >= self.num_allies
         types = jnp.asarray(sight.unit_type, jnp.float32)
         return jnp.concatenate([features.reshape(-1), is_enemy.astype(np.float32), types])
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """What each action means, those of the larger army's enemies included."""
+        targets = range(max(self.num_allies, self.num_enemies))
+        return (*orders.MOVES, *(f"attack {number}" for number in targets))
 
     @property
     def kinds(self) -> tuple[AgentKind, ...]:

@@ -17,6 +17,9 @@ from kiloworlds.envs.multiagent.battle.rules import Orders
 NORTH, EAST, SOUTH, WEST, STOP, FIRST_TARGET = range(6)
 """Discrete actions; from `FIRST_TARGET` on, attacks on the units of the other army."""
 
+MOVES = ("north", "east", "south", "west", "stop")
+"""Their names, before the attacks."""
+
 
 def orders_of(action: Int[Array, "U ..."], num_allies: int) -> Orders:
     """What the discrete actions of all units order."""

@@ -1,5 +1,6 @@
 """Pictures of the particle world."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ COLORED = (("R", "#d55e00"), ("G", "#009e73"), ("B", "#0072b2"))
 
 _INK, _PAPER, _FIELD, _BORDER = "#1e293b", "#f1f5f9", "#ffffff", "#cbd5e1"
 _SIZE = 600  # pixels
+_HALF_WIDTH = 1.15  # of what is seen, unless a body lies farther out
+_ZOOM = 1.5
 _ROW = 44  # pixels, of a message below the world
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -64,7 +67,7 @@ class Speech:
 def draw(discs: Sequence[Disc], speeches: Sequence[Speech] = ()) -> np.ndarray:
     """Bodies, the first lowest, and messages; the square within 1 of the middle is white.
 
-    Zooms out where a body lies farther out.
+    Zooms out in a few large steps where a body lies farther out, so that a film does not breathe.
     """
     ends = [_coordinates(disc.position) for disc in discs]
     far = max(
@@ -72,7 +75,8 @@ def draw(discs: Sequence[Disc], speeches: Sequence[Speech] = ()) -> np.ndarray:
         for end, disc in zip(ends, discs, strict=True)
         for value in end
     )
-    half_width = max(1.15, 1.04 * far)
+    zoom = max(0, math.ceil(math.log(1.04 * far / _HALF_WIDTH, _ZOOM)))
+    half_width = _HALF_WIDTH * _ZOOM**zoom
     height = _SIZE + _ROW * len(speeches) + (12 if speeches else 0)
     origin = 1 - 0.5 * _SIZE / height
     canvas = Canvas(_SIZE, height, (-half_width, half_width), origin, background=_PAPER)
@@ -91,7 +95,9 @@ def draw(discs: Sequence[Disc], speeches: Sequence[Speech] = ()) -> np.ndarray:
             canvas.rectangle((x - radius, y - radius), (x + radius, y + radius), disc.color)
         else:
             canvas.circle((x, y), radius, disc.color)
+    for disc, (x, y) in zip(discs, ends, strict=True):  # above all bodies
         if disc.label:
+            radius = max(float(disc.radius), 5 * pixel)
             inside = radius > 10 * pixel
             place = (x, y) if inside else (x + radius + 10 * pixel, y)
             canvas.text(place, disc.label, "#ffffff" if inside else _INK, size=15)

@@ -476,8 +476,7 @@ class Navigation(MultiAgentEnvironment):
 
     def render(self, state: NavigationState) -> np.ndarray:
         """The map with robots, goals, the shortest way to each, and beams up to what they meet."""
-        scan = jax.jit(lambda s: self._lidar.scan(s.walls, s.motion.poses, self._body))
-        beams = np.asarray(scan(state)) * self._lidar.spacing
+        beams = np.asarray(_scan(self, state)) * self._lidar.spacing
         gone = np.asarray(state.arrived | state.crashed) & (self.finished == "vanish")
         body = float(self.length) / 2, float(self.width) / 2
         view = self.lidar_range, self.field_of_view
@@ -486,6 +485,12 @@ class Navigation(MultiAgentEnvironment):
     def describe(self, state: NavigationState) -> str:
         """The map with robots as capital and goals as small letters, and a line on each robot."""
         return draw_text(state)
+
+
+@eqx.filter_jit
+def _scan(env: Navigation, state: NavigationState) -> Float[Array, "A B"]:
+    """How far each beam reaches, in its spacing."""
+    return env._lidar.scan(state.walls, state.motion.poses, env._body)
 
 
 def _distance(motion: Motion, state: NavigationState) -> Float[Array, " A"]:

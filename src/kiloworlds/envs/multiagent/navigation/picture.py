@@ -160,14 +160,15 @@ def _straightened(is_wall: np.ndarray, way: list[Point]) -> list[Point]:
     return straight
 
 
+_ALONG = np.linspace(0, 1, 100)[:, None]
+_SIDES = np.array([(-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25)])
+
+
 def _is_free(is_wall: np.ndarray, start: Point, end: Point) -> bool:
     """Whether a robot's width fits along a line."""
-    for part in np.linspace(0, 1, 100):
-        x, y = (1 - part) * start[0] + part * end[0], (1 - part) * start[1] + part * end[1]
-        for side_x, side_y in ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25)):
-            if is_wall[int(y + side_y), int(x + side_x)]:
-                return False
-    return True
+    points = (1 - _ALONG) * start + _ALONG * end
+    x, y = np.moveaxis((points[:, None] + _SIDES).astype(int), -1, 0)
+    return not is_wall[y, x].any()
 
 
 def _along(way: list[Point], spacing: float) -> list[Point]:
