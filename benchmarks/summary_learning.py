@@ -41,7 +41,8 @@ processor cores do in half an hour.{peer}"""
 PEER_NOTE = """
 *JaxMARL's IPPO* is `benchmarks/peers/jaxmarl_ippo.py`, JaxMARL's published scripts and settings on its
 environments, for as many steps as our preset takes; on the particle worlds its episodes are 26 steps
-long and ours 25, which makes its returns about 4% larger. Its share of battles won is that of its training's last episodes."""
+long and ours 25, which makes its returns about 4% larger. Its share of battles won is that of
+its training's last episodes."""
 
 
 def parts_of(name: str) -> tuple[str, str, str]:
@@ -121,7 +122,9 @@ def figure(trainings: dict[str, Any]) -> None:
     )
     shown: dict[str, Any] = {}
     for axis, ((env, label), records) in zip(axes.flat, tasks.items(), strict=False):
-        by = "win_rate" if all("win_rate" in one["curves"] for one in records.values()) else None
+        wins = all("win_rate" in one["curves"] for one in records.values())
+        # A perfect game of Hanabi is rare; what counts there is its points.
+        by = "win_rate" if wins and not env.startswith("hanabi/") else None
         for who in (one for one in COLOURS if one in records):
             line = draw(axis, records[who]["curves"], by or "ep_rew_mean", COLOURS[who])
             shown.setdefault(who, line)
