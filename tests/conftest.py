@@ -6,6 +6,9 @@ import tempfile
 
 import jax
 
+# Most of the tests' time is compiling programs that run for milliseconds. `XLA_FLAGS= pytest` leaves XLA
+# to its own optimisations, for learning runs that take minutes.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.devices()  # opens them now: a test that calls the command line would choose another number
 
