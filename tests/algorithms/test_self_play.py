@@ -120,6 +120,10 @@ def test_who_wins_rises_and_who_loses_falls():
     assert rated.own_ratings[1] == pytest.approx(996)  # one opponent beat it, one did not play
     np.testing.assert_allclose(rated.ratings[1], [992, 992, 1000, 1000])
     np.testing.assert_allclose(rated.ratings[0], [1000, 1000, 1008, 1000])
+    np.testing.assert_allclose(rated.shares_won, [1.0, 0.0])
+    again = self_play._rate(rated, jnp.zeros((2, 2)), jnp.zeros((2, 2)))  # no game ended
+    np.testing.assert_allclose(again.shares_won, [1.0, 0.0])
+    np.testing.assert_allclose(again.own_ratings, rated.own_ratings)
 
 
 def test_the_pool_fills_with_past_selves_and_only_those_are_drawn():
@@ -152,6 +156,5 @@ def test_the_pool_fills_with_past_selves_and_only_those_are_drawn():
 
 
 def test_environments_that_cannot_be_shared_out_are_refused():
-    config = build_config("self_play", "guess", {"num_envs": 12, "num_opponents": 4})
     with pytest.raises(InvalidValueError, match=r"num_envs=12 cannot be shared.*nearest.* is 8"):
-        fused_training(config, Guess()).init()
+        build_config("self_play", "guess", {"num_envs": 12, "num_opponents": 4})

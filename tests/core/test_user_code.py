@@ -1,9 +1,16 @@
 import sys
+import sysconfig
 
 import pytest
 
 from kiloworlds.core.errors import InvalidValueError, UnknownNameError
-from kiloworlds.core.user_code import UserCodeError, load_user_object
+from kiloworlds.core.user_code import (
+    UserCodeError,
+    check_may_be_called,
+    import_location,
+    import_user_module,
+    load_user_object,
+)
 
 _ENV = """
 class MyEnv:
@@ -108,3 +115,26 @@ def test_file_with_the_name_of_a_library_is_refused(folder):
     (folder / "json.py").write_text(_ENV)
     with pytest.raises(InvalidValueError, match=r"that of another module, .*rename the file"):
         load_user_object("json.py:MyEnv")
+
+
+def test_what_a_stored_run_may_call(folder, monkeypatch):
+    import_location("kw_my_file")
+    for name in ("MyEnv", "MyEnv.Inner", "make_env"):
+        check_may_be_called(f"kw_my_file:{name}")
+    with pytest.raises(InvalidValueError, match="neither an environment class nor a function"):
+        check_may_be_called("kw_my_file:LIMIT")
+    # The same file, installed: its classes, and its functions once the user has named it.
+    monkeypatch.setattr(sysconfig, "get_path", lambda kind: str(folder))
+    check_may_be_called("kw_my_file:MyEnv")
+    with pytest.raises(InvalidValueError, match="say so: --import kw_my_file"):
+        check_may_be_called("kw_my_file:make_env")
+    import_user_module("kw_my_file")
+    check_may_be_called("kw_my_file:make_env")
+
+
+def test_a_file_that_cannot_be_imported_changes_no_search_path(folder):
+    (folder / "deep").mkdir()
+    (folder / "deep" / "os.py").write_text(_ENV)
+    with pytest.raises(InvalidValueError, match="is that of another module"):
+        load_user_object("deep/os.py:MyEnv")
+    assert str(folder / "deep") not in sys.path

@@ -4,6 +4,7 @@ import pytest
 import kiloworlds
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.evaluate import RunEvaluation, evaluate_run
+from kiloworlds.training.evaluate import _Episodes
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +39,15 @@ def test_interval_is_over_episodes_for_one_policy_and_over_policies_for_several(
     several = RunEvaluation((0, 1), returns, returns)
     assert several.mean_return == 5.0
     assert several.interval == (5.0, 5.0)  # both policies have the same mean
+
+
+def test_an_episode_that_was_cut_is_not_won():
+    episodes = _Episodes(num_envs=3, num_agents=2)
+    episodes.add(np.ones((3, 2)))
+    first = np.array([True, False, False])
+    episodes.keep(first, {"final_info": {"won": np.array([True, False, False])}})
+    episodes.restart(first)
+    episodes.keep(~first, {})  # too long: nothing is said of an end
+    result = episodes.evaluation(cut=2, agents=("a", "b"))
+    np.testing.assert_array_equal(result.won, [True, False, False])
+    assert result.win_rate == pytest.approx(1 / 3)

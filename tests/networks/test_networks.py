@@ -168,6 +168,19 @@ def test_advantages_equal_the_definition():
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_statistics_of_what_is_valid_only():
+    values = jax.random.normal(jax.random.key(0), (40, 3, 2)) + 5.0
+    valid = jax.random.bernoulli(jax.random.key(1), 0.5, (40, 3))
+    spoilt = jnp.where(valid[..., None], values, 1e3)
+    statistics = RunningStatistics.of_shape(jnp.zeros(2)).update(spoilt, valid=valid)
+    kept = np.asarray(values)[np.asarray(valid)]
+    np.testing.assert_allclose(statistics.mean, kept.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(statistics.variance, kept.var(0), rtol=1e-3)
+    same = statistics.update(spoilt, valid=jnp.zeros((40, 3), bool))
+    np.testing.assert_allclose(same.mean, statistics.mean)
+    assert same.total == statistics.total
+
+
 def test_running_statistics_equal_those_of_all_data():
     rng = np.random.default_rng(0)
     batches = [rng.normal(3, 2, (10, 4, 5)).astype(np.float32) * (i + 1) for i in range(6)]

@@ -1,17 +1,45 @@
 """Training several agents, from settings to a run that acts: compiled, and on PettingZoo worlds."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.evaluation.cross_play import PairedPolicies, cross_play, plot_cross_play
 from kiloworlds.evaluation.evaluate import evaluate_run
 from kiloworlds.training.agents_policy import AgentsPolicy
+from kiloworlds.training.algorithms import fused_training
+from kiloworlds.training.config import build_config
 
 TINY = {"num_envs": 4, "num_steps": 8, "total_steps": 4 * 8 * 4, "hidden_sizes": (8,)}
+SELF_PLAY = TINY | {"num_envs": 16, "num_steps": 4, "snapshot_interval": 1, "num_minibatches": 1}
 TAG, SPREAD = "mpe/simple_tag_v3", "mpe/simple_spread_v3"
+
+
+class Unequal(kw.MultiAgentEnvironment):
+    """Two steps in which x earns 1 and y nothing but a hint of 5."""
+
+    @property
+    def kinds(self):
+        seen = Box(0.0, 2.0, (1,))
+        return tuple(kw.AgentKind.numbered(name, 1, seen, Discrete(2)) for name in "xy")
+
+    def observe(self, steps):
+        return {name: jnp.full((1, 1), steps, jnp.float32) for name in "xy"}
+
+    def reset(self, key):
+        return jnp.int32(0), self.observe(0)
+
+    def step(self, key, state, action):
+        over, info = state == 1, {"shaped_reward": jnp.array([0.0, 5.0])}
+        seen = self.observe(state + 1)
+        return state + 1, kw.Step(seen, jnp.array([1.0, 0.0]), over, jnp.bool_(False), info)
+
+    def describe(self, state):
+        return f"step {state}"
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +131,17 @@ def test_in_a_pair_the_first_kind_plays_by_the_first_policy(tag_run):
     np.testing.assert_array_equal(joined["agent"], theirs["agent"])
 
 
+def test_hints_win_no_game_of_self_play():
+    env = Unequal()
+    config = build_config("self_play", "CartPole-v1", SELF_PLAY | {"shaping_hold_steps": 10**9})
+    training = fused_training(config, env)
+    _, metrics = training.run(training.init(), 2)
+    assert (np.asarray(metrics.train["wins_against_pool/x"]) == 1.0).all()
+    assert (np.asarray(metrics.train["elo/x"])[:, -1] > 1000).all()
+
+
 def test_a_run_of_self_play_keeps_its_pool(tmp_path):
-    settings = TINY | {"num_envs": 16, "num_steps": 4, "snapshot_interval": 1, "num_minibatches": 1}
-    run = kw.train("self_play", TAG, run_dir=tmp_path / "run", **settings)
+    run = kw.train("self_play", TAG, run_dir=tmp_path / "run", **SELF_PLAY)
     envs = kw.make(TAG, 3)
     observations, infos = envs.reset(seed=0)
     loaded = kw.load(run.path).policy
@@ -154,14 +190,24 @@ def test_a_turn_based_world_trains(tmp_path):
     ],
 )
 def test_shaped_rewards_fade_out(settings, expected):
-    from kiloworlds.training.algorithms import fused_training
-    from kiloworlds.training.config import build_config
-
     config = build_config("ippo", SPREAD, TINY | settings)
     training = fused_training(config, kw.make_environment(SPREAD))
     reward, hint = np.ones((2, 3)), {"shaped_reward": np.full((2, 3), 4.0)}
     for update, value in enumerate(expected):
         np.testing.assert_allclose(training._shape(reward, hint, np.int32(update)), value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"hidden_sizes": ()}, "hidden_sizes=.. has no layer"),
+        ({"activation": 3}, "activation=3 must be a name"),
+        ({"replay_size": 3}, "replay_size=3 cannot hold the 4 sequences.*nearest valid value is 4"),
+    ],
+)
+def test_bad_settings_of_value_learners_are_refused_in_words(settings, words, tmp_path):
+    with pytest.raises(InvalidValueError, match=words):
+        kw.train("vdn", SPREAD, run_dir=tmp_path / "run", **(TINY | settings))
 
 
 def test_one_algorithm_s_agents_are_not_another_s():

@@ -1,3 +1,4 @@
+import importlib
 import json
 import shutil
 import sys
@@ -230,3 +231,43 @@ def test_loading_a_run_imports_no_module(tmp_path, monkeypatch):
     assert "own_environment" not in sys.modules
     monkeypatch.setitem(sys.modules, "own_environment", module)
     assert loaded.evaluate(episodes=1).episodes == 1
+
+
+def _edited(run, **changes):
+    """The run with other settings, as somebody might send it."""
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    (run.path / "config.yaml").write_text(yaml.safe_dump(config | changes))
+    return kw.load(run.path)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "words"),
+    [
+        ("os:system", "neither an environment class nor a function"),  # it is posix's
+        ("subprocess:getoutput", "function of installed code.*--import subprocess"),
+        ("own_world:os.system", "neither an environment class nor a function of 'own_world'"),
+        ("own_world:shell", "neither an environment class nor a function of 'own_world'"),
+    ],
+)
+def test_a_stored_run_calls_nothing_but_environments(tmp_path, monkeypatch, env_id, words):
+    (tmp_path / "own_world.py").write_text("import os\nfrom subprocess import getoutput as shell\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("own_world")
+    trace = tmp_path / "trace"
+    run = kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", **TINY)
+    word = "command" if env_id == "os:system" else "cmd"
+    loaded = _edited(run, env_id=env_id, env_kwargs={word: f"touch {trace}"}, backend="sync")
+    for use in (lambda: loaded.policy, lambda: loaded.make_envs(1)):
+        with pytest.raises(InvalidValueError, match=words):
+            use()
+    assert not trace.exists()
+    del sys.modules["own_world"]
+
+
+def test_a_stored_run_changes_no_search_path(tmp_path):
+    (tmp_path / "os.py").write_text("raise SystemExit\n")
+    run = kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", **TINY)
+    loaded = _edited(run, env_id=f"{tmp_path}/os.py:Foo", backend="sync")
+    with pytest.raises(InvalidValueError, match="--import"):
+        _ = loaded.policy
+    assert str(tmp_path) not in sys.path

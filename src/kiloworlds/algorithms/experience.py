@@ -63,6 +63,7 @@ class AgentsExperience(NamedTuple):
         next_observation, next_global_state, next_alive, next_legal: what the step itself led to, the
             end of an episode included.
         lost: whether the environment was lost in the step, which is then not learnt from; or None.
+        own_reward: the environment's, where `reward` holds hints besides; else None.
         memory: of the policies before the first step.
     """
 
@@ -80,6 +81,7 @@ class AgentsExperience(NamedTuple):
     next_legal: PyTree | None
     lost: Bool[Array, "T N"] | None
     memory: PyTree
+    own_reward: Float[Array, "T N A"] | None = None
 
 
 class KindLayout:

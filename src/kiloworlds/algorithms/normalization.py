@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 
 def mean_over_devices(
@@ -45,21 +45,30 @@ class RunningStatistics(NamedTuple):
             jax.tree.map(lambda leaf: jnp.ones(leaf.shape), example),
         )
 
-    def update(self, batch: PyTree, axis_name: str | None = None) -> "RunningStatistics":
-        """Merges a batch (two leading axes) by the parallel formula of Chan et al. (1983).
+    def update(
+        self,
+        batch: PyTree,
+        axis_name: str | None = None,
+        valid: Bool[Array, "T N"] | None = None,
+    ) -> "RunningStatistics":
+        """Merges a batch `[T, N, ...]` by the parallel formula of Chan et al. (1983).
 
-        With `axis_name` the batches of all devices on that axis are merged.
+        With `axis_name` the batches of all devices on that axis are merged. Only what is `valid` counts.
         """
         leaves = jax.tree.leaves(batch)
-        size = jnp.float32(leaves[0].shape[0] * leaves[0].shape[1])
+        rows, columns = leaves[0].shape[:2]
+        size = jnp.float32(rows * columns if valid is None else valid.sum())
         if axis_name is not None:
             size = jax.lax.psum(size, axis_name)
-        means = jax.tree.map(lambda leaf: mean_over_devices(leaf, (0, 1), axis_name), batch)
-        variances = jax.tree.map(
-            lambda leaf, mean: mean_over_devices((leaf - mean) ** 2, (0, 1), axis_name),
-            batch,
-            means,
-        )
+
+        def mean_of(leaf):
+            weight = None
+            if valid is not None:
+                weight = valid.reshape(*valid.shape, *[1] * (leaf.ndim - 2)).astype(jnp.float32)
+            return mean_over_devices(leaf, (0, 1), axis_name, weight)
+
+        means = jax.tree.map(mean_of, batch)
+        variances = jax.tree.map(lambda leaf, mean: mean_of((leaf - mean) ** 2), batch, means)
         total = self.total + size
         share = size / total
 

@@ -65,6 +65,13 @@ class Rollout(NamedTuple):
     memory: Float[Array, "N H"] | None = None
     critic_memory: Float[Array, "N H"] | None = None
 
+    @property
+    def acted_on(self) -> Bool[Array, "T N"] | None:
+        """The valid steps whose action was chosen; None: all."""
+        if self.chose is None or self.valid is None:
+            return self.valid if self.chose is None else self.chose
+        return self.chose & self.valid
+
 
 class Carried(NamedTuple):
     """What goes on from one rollout into the next, of each environment."""
@@ -254,7 +261,9 @@ class PPO:
         statistics = state.observations
         # Merged now but used from the next rollout on: within one update the policy must see what
         # it saw when it acted.
-        merged = statistics and statistics.update(rollout.observation, self.environment_axis)
+        merged = statistics and statistics.update(
+            rollout.observation, self.environment_axis, rollout.acted_on
+        )
         rollout = rollout._replace(
             observation=self._read(statistics, rollout.observation),
             next_observation=self._read(statistics, rollout.next_observation),
@@ -286,9 +295,7 @@ class PPO:
         self, rollout: Rollout, values: Float[Array, "T N"], advantages: Float[Array, "T N"]
     ) -> Minibatch:
         """All there is to learn from: rows of single transitions, or of whole sequences."""
-        valid, chose = rollout.valid, rollout.chose
-        if chose is not None and valid is not None:
-            chose = chose & valid
+        valid = rollout.valid
         over_time = Minibatch(
             rollout.observation,
             rollout.raw_action,
@@ -297,7 +304,7 @@ class PPO:
             advantages,
             advantages + values,
             None if valid is None else valid.astype(jnp.float32),
-            None if chose is None else chose.astype(jnp.float32),
+            None if rollout.chose is None else rollout.acted_on.astype(jnp.float32),  # type: ignore[union-attr]
             rollout.legal,
             rollout.critic_observation,
         )
@@ -348,7 +355,7 @@ class PPO:
         return_so_far, totals = jax.lax.scan(
             accumulate, return_so_far, (rollout.reward, rollout.finished)
         )
-        returns = state.returns.update(totals, self.environment_axis)
+        returns = state.returns.update(totals, self.environment_axis, rollout.valid)
         scaled = rollout.reward * jax.lax.rsqrt(returns.variance + 1e-8)
         return jnp.clip(scaled, -10.0, 10.0), returns, return_so_far
 

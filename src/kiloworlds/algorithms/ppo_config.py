@@ -1,6 +1,5 @@
 """Settings of PPO."""
 
-import reprlib
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -94,7 +93,4 @@ class PPOConfig:
             )
         require_number("cnn_features", self.cnn_features, 1, whole=True)
         require_choice("network", self.network, self.networks)
-        if not isinstance(self.activation, str):
-            given = reprlib.repr(self.activation)
-            raise InvalidValueError(f"activation={given} must be a name, such as 'tanh'.")
         activation(self.activation)

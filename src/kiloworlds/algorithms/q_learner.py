@@ -14,6 +14,7 @@ from kiloworlds.algorithms.experience import AgentsSeen, Team
 from kiloworlds.algorithms.q_agents import Networks, QAgents
 from kiloworlds.algorithms.shaping import ShapedRewards
 from kiloworlds.core.checks import require_choice, require_flag, require_number, require_sizes
+from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.networks.mlp import activation
 
 
@@ -65,6 +66,10 @@ class QLearnerConfig(ShapedRewards):
         require_choice("network", self.network, self.networks)
         activation(self.activation)
         object.__setattr__(self, "hidden_sizes", require_sizes("hidden_sizes", self.hidden_sizes))
+        if not self.hidden_sizes:
+            raise InvalidValueError(
+                "hidden_sizes=() has no layer; give one or more, such as (64,)."
+            )
 
     def epsilon(self, progress: Any) -> Float[Array, ""]:
         """The share of random actions after a share `progress` of the training."""

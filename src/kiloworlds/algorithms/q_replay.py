@@ -44,6 +44,14 @@ class QReplayConfig(QLearnerConfig):
         require_number("learning_starts", self.learning_starts, 0, 2**53, whole=True)
         require_number("target_update", self.target_update, 0.0, 1.0)
 
+    def check_num_envs(self, num_envs: int) -> None:
+        """Raises InvalidValueError where the replay cannot hold one rollout."""
+        if self.replay_size < num_envs:
+            raise InvalidValueError(
+                f"replay_size={self.replay_size} cannot hold the {num_envs} sequences of one rollout of "
+                f"num_envs={num_envs}; the nearest valid value is {num_envs}."
+            )
+
 
 class QState(NamedTuple):
     """All that is learnt."""

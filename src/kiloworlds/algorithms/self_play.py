@@ -44,6 +44,16 @@ class SelfPlayConfig(AgentsPPOConfig):
             require_number(name, getattr(self, name), 1, whole=True)
         require_choice("opponents", self.opponents, ("uniform", "hard"))
 
+    def check_num_envs(self, num_envs: int) -> None:
+        """Raises InvalidValueError for environments that cannot be shared out evenly."""
+        each = 2 * self.num_opponents
+        if num_envs % each:
+            below = max(each, num_envs - num_envs % each)
+            raise InvalidValueError(
+                f"num_envs={num_envs} cannot be shared out among num_opponents={self.num_opponents} of "
+                f"each side; the nearest that can is {below}."
+            )
+
 
 class SelfPlayState(NamedTuple):
     """All that is learnt, and the pool.
@@ -53,6 +63,7 @@ class SelfPlayState(NamedTuple):
         pool: the policies of each side, by name, `[P, ...]`.
         ratings: of the pools, `[2, P]`.
         own_ratings: of the policies that learn, `[2]`.
+        shares_won: of the points against the pool, in the last rollout in which games ended, `[2]`.
         opponents: numbers in the pool of the other side that each side plays against, `[2, opponents]`.
         updates: how many there were.
     """
@@ -61,6 +72,7 @@ class SelfPlayState(NamedTuple):
     pool: dict[str, Any]
     ratings: Float[Array, "2 P"]
     own_ratings: Float[Array, " 2"]
+    shares_won: Float[Array, " 2"]
     opponents: Int[Array, "2 opponents"]
     updates: Int[Array, ""]
 
@@ -114,7 +126,8 @@ class SelfPlay:
         )
         ratings = jnp.full((2, self._size), _FIRST_RATING)
         nobody = jnp.zeros((2, self.config.num_opponents), jnp.int32)
-        return SelfPlayState(learner, pool, ratings, ratings[:, 0], nobody, jnp.int32(0))
+        even = jnp.full(2, 0.5)
+        return SelfPlayState(learner, pool, ratings, ratings[:, 0], even, nobody, jnp.int32(0))
 
     def begin(self, num_envs: int) -> dict[str, Any]:
         """The memory before the first step."""
@@ -163,12 +176,7 @@ class SelfPlay:
         if frozen is None:
             return actions, drawn, after
         num_envs, groups = seen.alive.shape[0], self.config.num_opponents
-        if num_envs % (2 * groups):
-            below = max(2 * groups, num_envs - num_envs % (2 * groups))
-            raise InvalidValueError(
-                f"num_envs={num_envs} cannot be shared out among num_opponents={groups} of each side; "
-                f"the nearest that can is {below}."
-            )
+        self.config.check_num_envs(num_envs)
 
         def grouped(leaf):  # the share of one opponent of each side, in both halves
             halves = leaf.reshape(2, groups, -1, *leaf.shape[1:])
@@ -238,9 +246,8 @@ class SelfPlay:
             opponents=self._choose_opponents(state, opponent_key), updates=state.updates + 1
         )
         for side, name in enumerate(self.layout.names):
-            played = jnp.maximum(games[side].sum(), 1.0)
             metrics[f"elo/{name}"] = state.own_ratings[side]
-            metrics[f"wins_against_pool/{name}"] = wins[side].sum() / played
+            metrics[f"wins_against_pool/{name}"] = state.shares_won[side]
         return state, SelfPlayCarried(learner_carried, score), metrics
 
     def _results(
@@ -249,7 +256,8 @@ class SelfPlay:
         """The running games' scores; and of each side against each of its opponents the games that
         ended and the points won: 1 for a higher return than the other side's, a half for an equal one.
         """
-        rewards = self.layout.split(experience.reward, 2)
+        own = experience.own_reward  # hints win no games
+        rewards = self.layout.split(experience.reward if own is None else own, 2)
         rewards = jnp.stack([rewards[name].mean(-1) for name in self.layout.names], -1)
 
         def add(score, step):
@@ -274,6 +282,9 @@ class SelfPlay:
     ) -> SelfPlayState:
         """Moves ratings towards those that would have predicted the results."""
         own, ratings = state.own_ratings, state.ratings
+        played = games.sum(1)
+        share = wins.sum(1) / jnp.maximum(played, 1.0)
+        state = state._replace(shares_won=jnp.where(played > 0, share, state.shares_won))
         for side in range(2):
             other = 1 - side
             theirs = ratings[other, state.opponents[side]]

@@ -25,7 +25,7 @@ from kiloworlds.core.errors import (
     unknown_name,
 )
 from kiloworlds.core.time_limit import with_time_limit
-from kiloworlds.core.user_code import import_user_module
+from kiloworlds.core.user_code import import_location
 
 ENTRY_POINT_GROUP = "kiloworlds.environments"
 _LIMIT = "max_episode_steps"
@@ -169,7 +169,7 @@ def find_spec(id: str) -> EnvSpec | None:
     location, colon, name = id.rpartition(":")
     if not colon:
         return _specs.get(id)
-    found = getattr(import_user_module(location), name, None)
+    found = getattr(import_location(location), name, None)
     if name not in _specs and isinstance(found, type) and issubclass(found, Environment):
         return EnvSpec(id, found)
     return _specs.get(name)

@@ -1,8 +1,10 @@
 """Code that the user names on the command line, such as "my_file:MyEnv" or "my_file.py:MyEnv"."""
 
+import functools
 import importlib
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,7 +52,7 @@ def load_user_object(name: str) -> Any:
         raise InvalidValueError(
             f"{name!r} names no object in a file or module; write it as {where}:MyEnv."
         )
-    module = import_user_module(location)
+    module = import_location(location)
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -60,7 +62,67 @@ def load_user_object(name: str) -> Any:
     return found
 
 
+_trusted: set[str] = set()
+"""The modules whose functions the user lets stored runs call."""
+
+
 def import_user_module(location: str) -> ModuleType:
+    """Imports a module that the user names, and lets stored runs call its functions.
+
+    Raises: see `import_location`.
+    """
+    module = import_location(location)
+    _trusted.add(module.__name__)
+    return module
+
+
+def check_may_be_called(name: str) -> None:
+    """Refuses what a stored run must not call only because it is in memory, as `os:system` always is.
+
+    Allowed are, of modules that are imported already: environment classes; and functions of the same
+    package, if the module is the user's own code (not Python's or installed) or was imported by
+    `import_user_module`.
+
+    Args:
+        name: "module:attribute" or "path/to/file.py:attribute".
+
+    Raises:
+        InvalidValueError: it is something else.
+    """
+    location, _, attribute = name.rpartition(":")
+    module = imported_module(location)
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if isinstance(found, type) and hasattr(found, "reset") and hasattr(found, "step"):
+        return
+    function = found.func if isinstance(found, functools.partial) else found
+    package = str(getattr(function, "__module__", None)).partition(".")[0]
+    if module is None or package != module.__name__.partition(".")[0]:
+        raise InvalidValueError(
+            f"{name!r} is neither an environment class nor a function of {location!r}; a stored run may "
+            "name nothing else."
+        )
+    if module.__name__ not in _trusted and _is_installed(module):
+        raise InvalidValueError(
+            f"{name!r} is a function of installed code, and a stored run must not call those by itself. "
+            f"If it builds the run's environment, say so: --import {location} on the command line, or "
+            f"kiloworlds.core.user_code.import_user_module({location!r}) in Python."
+        )
+
+
+def _is_installed(module: ModuleType) -> bool:
+    """Whether a module is Python's own or lies where packages are installed."""
+    if module.__name__ == "__main__":
+        return False
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return True
+    places = (sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return any(Path(file).resolve().is_relative_to(Path(place).resolve()) for place in places)
+
+
+def import_location(location: str) -> ModuleType:
     """Imports a module by its name or file, the current directory first.
 
     Raises:
@@ -75,10 +137,22 @@ def import_user_module(location: str) -> ModuleType:
 
 
 def is_imported(location: str) -> bool:
-    """Whether `import_user_module(location)` would run no code."""
-    if _is_file(location):
-        location, _ = _module_of(Path(location))
-    return location in sys.modules
+    """Whether `import_location(location)` would run no code."""
+    return imported_module(location) is not None
+
+
+def imported_module(location: str) -> ModuleType | None:
+    """The module of that name or file if it is imported already."""
+    if not _is_file(location):
+        return sys.modules.get(location)
+    path = Path(location)
+    module = sys.modules.get(_module_of(path)[0])
+    return module if module is not None and _is_of(module, path) else None
+
+
+def _is_of(module: ModuleType, path: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and Path(file).resolve() == path.resolve()
 
 
 def _is_file(location: str) -> bool:
@@ -100,17 +174,17 @@ def _import_file(path: Path) -> ModuleType:
         siblings = path.parent.glob("*.py") if path.parent.is_dir() else ()
         near = did_you_mean(str(path), [str(sibling) for sibling in siblings])
         raise UnknownNameError(f"There is no file {str(path)!r}.{near}")
-    file = path.resolve()
     name, root = _module_of(path)
-    _search_first(str(root))
-    module = _import(name, str(path), ())
-    found = getattr(module, "__file__", None)
-    if found is None or Path(found).resolve() != file:
+    taken = sys.modules.get(name)
+    if taken is None:
+        _search_first(str(root))
+        taken = _import(name, str(path), ())
+    if not _is_of(taken, path):
         raise InvalidValueError(
             f"{str(path)!r} cannot be imported: its name {name!r} is that of another module, "
-            f"{found or 'built into Python'}; rename the file."
+            f"{getattr(taken, '__file__', None) or 'built into Python'}; rename the file."
         )
-    return module
+    return taken
 
 
 def _search_first(directory: str) -> None:

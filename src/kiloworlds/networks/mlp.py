@@ -3,6 +3,7 @@
 B stands for any leading batch axes in shapes.
 """
 
+import reprlib
 from collections.abc import Callable
 
 import equinox as eqx
@@ -26,6 +27,9 @@ ACTIVATIONS: dict[str, Callable] = {
 
 def activation(name: str) -> Callable:
     """The activation function of that name, or InvalidValueError."""
+    if not isinstance(name, str):
+        given = reprlib.repr(name)
+        raise InvalidValueError(f"activation={given} must be a name, such as 'tanh'.")
     if name not in ACTIVATIONS:
         raise InvalidValueError(
             f"activation={name!r} is not one of {', '.join(map(repr, ACTIVATIONS))}."

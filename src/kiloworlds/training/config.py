@@ -107,6 +107,8 @@ class TrainConfig:
                 f"env_kwargs={reprlib.repr(self.env_kwargs)} must map names to values, such as "
                 "{'length': 0.7}."
             )
+        if hasattr(self.settings, "check_num_envs"):
+            self.settings.check_num_envs(self.num_envs)
         parts = getattr(self.settings, "num_minibatches", 1)
         if self.steps_per_update % parts:
             raise InvalidValueError(

@@ -135,12 +135,19 @@ class _Episodes:
     def evaluation(self, cut: int, agents: tuple[str, ...]) -> Evaluation:
         returns, lengths, won = zip(*self._kept, strict=True)
         by_agent = np.concatenate(returns)
-        says_who_won = not any(each is None for each in won)
+        says_who_won = any(each is not None for each in won)
         return Evaluation(
             by_agent.mean(axis=1),
             np.concatenate(lengths),
             cut,
             by_agent if agents else None,
             agents,
-            np.concatenate(won) if says_who_won else None,
+            np.concatenate(
+                [
+                    np.zeros(len(ended), bool) if each is None else each  # cut: not won
+                    for each, ended in zip(won, lengths, strict=True)
+                ]
+            )
+            if says_who_won
+            else None,
         )

@@ -123,6 +123,7 @@ class FusedAgentsTraining(FusedLoop):
             next_legal=final.available_actions,
             lost=None,
             memory=state.memory,
+            own_reward=steps.reward if self._has_hints(steps.info) else None,
         )
         environments, observation, agents, memory = after
         state = state._replace(
@@ -134,11 +135,13 @@ class FusedAgentsTraining(FusedLoop):
         self, reward: Float[Array, "T N A"], info: dict[str, Any], updates: Int[Array, ""]
     ) -> Float[Array, "T N A"]:
         """Rewards with the environment's hints added, as long as they count."""
-        settings = self.config.settings
-        if not settings.shapes_rewards or "shaped_reward" not in info:
+        if not self._has_hints(info):
             return reward
         steps = updates * jnp.float32(self.config.steps_per_update)
-        return reward + settings.shaping_weight(steps) * info["shaped_reward"]
+        return reward + self.config.settings.shaping_weight(steps) * info["shaped_reward"]
+
+    def _has_hints(self, info: dict[str, Any]) -> bool:
+        return self.config.settings.shapes_rewards and "shaped_reward" in info
 
     def _update(self, state: AgentsLoopState) -> tuple[AgentsLoopState, UpdateMetrics]:
         act_key, learn_key = self._update_keys(state.key, state.updates)

@@ -42,8 +42,12 @@ class HostAgentsTraining:
     """
 
     def __init__(self, algorithm: AgentsAlgorithm, config: TrainConfig, envs: PettingZooVectorEnv):
-        for name, neutral in (("num_seeds", 1), ("max_staleness", 0), ("batch_size", None)):
-            if getattr(config, name) not in (neutral, config.num_envs):
+        for name, neutral in (
+            ("num_seeds", (1,)),
+            ("max_staleness", (0,)),
+            ("batch_size", (None, config.num_envs)),
+        ):
+            if getattr(config, name) not in neutral:
                 raise InvalidValueError(
                     f"{name}={getattr(config, name)}: several agents outside XLA train one seed, all "
                     f"environments in step; leave {name} out."
@@ -135,7 +139,11 @@ class HostAgentsTraining:
             following = _seen(observations, infos)
             ends: Any = (terminated | truncated) & seen.alive
             over: Any = (terminated | truncated).all(axis=1)
-            final = _led_to(following, over, infos)
+            # Where an episode ended, what follows is the next one's start.
+            survived: Any = np.where(over[:, None], seen.alive & ~terminated, following.alive)
+            final = _with_finals(following.observation, infos.get("final_obs"), over)
+            legal = jax.tree.map(lambda mask, over=over: _all_where(over, mask), following.legal)
+            final_legal = _with_finals(legal, infos.get("final_action_mask"), over)
             rows.append(
                 AgentsExperience(
                     seen=seen,
@@ -148,8 +156,8 @@ class HostAgentsTraining:
                     episode_finished=over,
                     next_observation=final,
                     next_global_state=None,
-                    next_alive=following.alive & ~over[:, None],
-                    next_legal=following.legal,
+                    next_alive=survived,
+                    next_legal=final_legal,
                     lost=infos.get("lost", np.zeros_like(over)),
                     memory=None,
                 )
@@ -187,18 +195,24 @@ def _seen(observations: PyTree, infos: dict[str, Any]) -> AgentsSeen:
     return AgentsSeen(observations, infos["alive"], infos["acting"], legal, None)
 
 
-def _led_to(following: AgentsSeen, over: np.ndarray, infos: dict[str, Any]) -> PyTree:
-    """The observations after a step: the final ones where an episode ended."""
-    if not over.any():
-        return following.observation
-    observations = jax.tree.map(np.copy, following.observation)
+def _all_where(over: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A mask that allows everything in the environments whose episode ended."""
+    return mask | over.reshape(-1, *[1] * (mask.ndim - 1))
+
+
+def _with_finals(following: PyTree, finals: Any, over: np.ndarray) -> PyTree:
+    """What a step led to: where an episode ended what it ended with, not what the next begins with."""
+    if finals is None or not over.any():
+        return following
+    following = jax.tree.map(np.copy, following)
     for index in np.nonzero(over)[0]:
 
         def put(batch, value, index=index):
             batch[index] = value
 
-        jax.tree.map(put, observations, infos["final_obs"][index])
-    return observations
+        if finals[index] is not None:
+            jax.tree.map(put, following, finals[index])
+    return following
 
 
 class _Tally:

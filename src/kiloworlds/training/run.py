@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,12 +28,13 @@ import yaml
 
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, KiloworldsError
-from kiloworlds.core.registry import is_batched
-from kiloworlds.core.user_code import is_imported
+from kiloworlds.core.registry import find_spec, is_batched
+from kiloworlds.core.user_code import check_may_be_called, is_imported
 from kiloworlds.training.agents_policy import AgentsPolicy
 from kiloworlds.training.algorithms import AGENTS, algorithm_for
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.policy import Policy
+from kiloworlds.vector.pettingzoo.ids import PREFIX as PETTINGZOO_PREFIX
 from kiloworlds.vector.pettingzoo.ids import user_module
 from kiloworlds.vector.pixels import pixel_options
 
@@ -341,7 +343,8 @@ _NEEDED = ("algorithm", "env_id", "env_kwargs", "num_envs", "backend")
 
 
 def _check_imported(env_id: str) -> None:
-    """Loading a run runs no code: of "module:id", only the user imports the module."""
+    """Loading a run runs no code but the environment's own: of "module:id", only the user imports the
+    module, and what is called is an environment of it."""
     module = user_module(env_id)
     if module is not None and not is_imported(module):
         raise InvalidValueError(
@@ -349,6 +352,10 @@ def _check_imported(env_id: str) -> None:
             f"imports nothing by itself: import {module} first (in Python), or give "
             f"`--import {module}` on the command line."
         )
+    if module is None or env_id.startswith(PETTINGZOO_PREFIX):
+        return
+    if env_id.rpartition(":")[2] not in gymnasium.registry and find_spec(env_id) is None:
+        check_may_be_called(env_id)
 
 
 def _load_policy(path: Path, config: TrainConfig) -> Policy | AgentsPolicy:

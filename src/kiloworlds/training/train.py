@@ -183,10 +183,10 @@ def train_config(
     writer = MetricsWriter(path)
     interrupted = False
     with _interrupts() as interrupt:
-        state = training.init()
         done = 0
         per_row = int(np.clip(config.num_updates // _ROWS, 1, CHUNK))
         try:
+            state = training.init()
             while done < config.num_updates and not interrupt.is_set():
                 count = min(per_row, config.num_updates - done)
                 began = time.perf_counter()

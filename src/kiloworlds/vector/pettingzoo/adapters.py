@@ -125,7 +125,8 @@ class _Adapter(gymnasium.Env):
 
     def _record(self, outcome: _Outcome, where: str) -> Record:
         roster, acting = self._roster, self._acting()
-        record = self._writer.write(outcome.observations, outcome.infos, acting, where)
+        cut = roster.truncated & roster.is_over
+        record = self._writer.write(outcome.observations, outcome.infos, acting, cut, where)
         rewards = np.zeros(len(self._layout.agents))
         for agent, reward in outcome.rewards.items():
             rewards[roster.index[agent]] = reward

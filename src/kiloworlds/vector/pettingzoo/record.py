@@ -67,6 +67,7 @@ class RecordWriter:
         observations: dict[Any, Any],
         infos: dict[Any, dict[str, Any]],
         acting: np.ndarray,
+        cut: np.ndarray,
         where: str,
     ) -> Record:
         """A new record with observations and masks; rewards and flags are the caller's to add.
@@ -74,6 +75,8 @@ class RecordWriter:
         Args:
             observations, infos: by agent; the rows of others are zero.
             acting: which agents act next, `[A]`. The masks of others are all True.
+            cut: which agents would have acted if the episode had not been cut off, `[A]`: what they
+                might have done is kept, to tell what the state was worth.
             where: such as "step 3", for errors.
 
         Raises:
@@ -100,7 +103,8 @@ class RecordWriter:
             if mask is None:
                 continue
             given = True
-            if acting[kind.indices[row]]:
+            place = kind.indices[row]
+            if acting[place] or (cut[place] and np.any(mask)):
                 masks[name][row] = _checked_mask(mask, kind, agent, where)
         record: Record = {
             "observation": self._layout.arrange(

@@ -196,8 +196,13 @@ class PettingZooVectorEnv(VectorEnv):
             counts = infos["_episode"][:, None]
             infos["episode"]["r"] = np.where(counts, results["return"], 0.0)
         if finals is not None:
+            masks = np.full(len(finals), None, object)
             for row in np.flatnonzero(infos["_final_obs"]):
+                if finals[row].get("masks_given", False):
+                    masks[row] = self._arranged_masks(finals[row]["action_mask"])
                 finals[row] = finals[row]["observation"]
+            if any(mask is not None for mask in masks):
+                infos["final_action_mask"] = masks
         infos = self._infos(records, infos)
         return (
             records["observation"],
@@ -222,10 +227,12 @@ class PettingZooVectorEnv(VectorEnv):
         infos |= with_masks(masks, everywhere)
         given = records.get("masks_given", np.zeros(len(acting), bool))
         if given.any():
-            blocks = records["action_mask"]
-            arranged = blocks if self._layout.in_blocks else next(iter(blocks.values()))
+            arranged = self._arranged_masks(records["action_mask"])
             infos |= with_masks({"action_mask": arranged}, np.array(given))
         return infos
+
+    def _arranged_masks(self, blocks: dict[str, Any]) -> Any:
+        return blocks if self._layout.in_blocks else next(iter(blocks.values()))
 
     def _name_agent_infos(self, infos: dict[str, Any]) -> None:
         """Puts infos of agents beside masks `[N, A]`, in place."""
