@@ -70,7 +70,7 @@ def some(first, *others):
     return [*first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
 
 
-@pytest.mark.parametrize("algorithm", some(["qmix", "pqn_vdn"], "ippo", "mappo", "iql", "vdn"))
+@pytest.mark.parametrize("algorithm", some(["vdn", "pqn_vdn"], "ippo", "mappo", "iql", "qmix"))
 def test_a_team_learns_to_do_what_each_sees(algorithm):
     assert mean_return(algorithm, probes.BothAsSeen) > 0.95
 

@@ -172,8 +172,8 @@ def test_interrupt_leaves_a_usable_run(tmp_path):
         text=True,
     )
     assert process.stderr is not None
-    first = [process.stderr.readline() for _ in range(2)]  # the title, then the first metrics
-    assert "step" in first[1]
+    first = [process.stderr.readline() for _ in range(3)]  # the title, a word, the first metrics
+    assert "step" in first[2]
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err

@@ -141,8 +141,9 @@ def test_hints_win_no_game_of_self_play():
 
 
 def test_a_run_of_self_play_keeps_its_pool(tmp_path):
-    run = kw.train("self_play", TAG, run_dir=tmp_path / "run", **SELF_PLAY)
-    envs = kw.make(TAG, 3)
+    own_id = f"{__file__}:Unequal"
+    run = kw.train("self_play", own_id, run_dir=tmp_path / "run", **SELF_PLAY)
+    envs = kw.make(own_id, 3)
     observations, infos = envs.reset(seed=0)
     loaded = kw.load(run.path).policy
     assert envs.action_space.contains(loaded.act(observations, infos=infos))

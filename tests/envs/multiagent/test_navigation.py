@@ -243,7 +243,7 @@ class TestRewards:
         for x, reward in ((1.9, -0.7), (2.1, 0.0)):
             state = state_with(env, (x, 3.5, 0.0))
             _, result = step(env, state, [STRAIGHT])
-            assert float(result.reward[0]) == pytest.approx(reward)
+            assert float(result.reward[0]) == pytest.approx(reward, abs=1e-6)
 
     def test_turning_hard(self):
         env = env_with(1, turn_threshold=0.4, turn_weight=-0.2, time_reward=0.0)
