@@ -320,13 +320,3 @@ def test_seeds_of_one_environment_do_not_depend_on_others():
     np.testing.assert_array_equal(observations[3], one.reset(seed=13)[0][0])
     init, _ = many.functional()
     assert init(fast_key(0))[1].shape == (5, 3, 2)
-
-
-def test_who_dies_in_the_step_that_cuts_the_episode_is_terminated_only():
-    envs = kw.make(with_time_limit(Relay(), 2), 1)
-    envs.reset(seed=0)
-    for _ in range(2):
-        _, _, terminated, truncated, _ = envs.step(np.zeros((1, 3), int))
-    # Runner 0 dropped out in the first step, runner 1 in the second.
-    np.testing.assert_array_equal(terminated, [[True, True, False]])
-    np.testing.assert_array_equal(truncated, [[False, False, True]])

@@ -125,10 +125,10 @@ class CompiledAgentsVectorEnv(CompiledVectorEnv):
     def _advance(self, state: VectorState, actions: PyTree) -> tuple[VectorState, Outcome]:
         after, step = self.functions.step(state, actions)
         assert step.agents is not None
-        lives = step.agents.final.alive
+        lived, lives = self.functions.agents(state).alive, step.agents.final.alive
         steps = ~step.was_reset[:, None]  # steps that only reset end nobody
         terminated = (step.terminated[:, None] | ~lives) & steps
-        truncated = step.truncated[:, None] & lives
+        truncated = step.truncated[:, None] & lived
         masks = self._masks_in(after)
         return after, Outcome(step._replace(agents=None), terminated, truncated, masks)
 
