@@ -50,7 +50,7 @@ def test_report_counts_episodes_steps_and_endings():
 
 def test_equal_seeds_give_equal_reports():
     assert check(seed=3) == check(seed=3)
-    assert check(seed=3) != check(seed=4)
+    assert check(seed=3).largest_difference != check(seed=6).largest_difference
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 Letters in shapes: N environments, A agents.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -107,9 +108,9 @@ class QLearner:
             optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5)
         )
 
+    @abstractmethod
     def _networks(self, state: Any) -> Networks:
-        """What is acted by, of all that is learnt; every subclass says."""
-        raise NotImplementedError
+        """What is acted by, of all that is learnt."""
 
     def begin(self, num_envs: int) -> dict[str, Any]:
         """The memory before the first step."""

@@ -127,8 +127,7 @@ def _describe(id: str, kind: str) -> dict[str, Any]:
 def _num_agents(id: str) -> int:
     spec = find_spec(id)
     env = None if spec is None else spec.build()
-    several = isinstance(env, MultiAgentEnvironment)
-    return sum(len(kind.agents) for kind in env.kinds) if several else 1
+    return len(env.possible_agents) if isinstance(env, MultiAgentEnvironment) else 1
 
 
 def _missing(id: str) -> str | None:

@@ -47,6 +47,9 @@ class Environment(eqx.Module):
     Implementations are final classes: a variant is an argument, not a subclass.
     """
 
+    render_fps: ClassVar[float | None] = None
+    """The frames per second at which to show an episode; None: Gymnasium's of that id, else 30."""
+
     cheap_reset: ClassVar[bool] = False
     """Whether `reset` costs about as much as `step`.
 

@@ -137,7 +137,7 @@ def pace(envs: VectorEnv, env_id: str) -> float:
         state, _ = jax.eval_shape(envs.env.unwrapped.reset, jax.random.key(0))
         if not any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state)):
             return TURNS_PER_SECOND
-        asked = getattr(envs.env.unwrapped, "render_fps", None)
+        asked = envs.env.unwrapped.render_fps
     elif isinstance(envs, PettingZooVectorEnv) and envs.is_turn_based:
         return TURNS_PER_SECOND
     return asked or frames_per_second(env_id)

@@ -379,8 +379,9 @@ def _load_policy(path: Path, config: TrainConfig) -> Policy | AgentsPolicy:
     )
     checkpoint = _latest_checkpoint(path)
     with _reading(checkpoint), ocp.StandardCheckpointer() as checkpointer:
-        states = checkpointer.restore(checkpoint, _without_empty(shapes))
-    _check_shapes(checkpoint, states, _without_empty(shapes), config)
+        stored = _without_empty(shapes)
+        states = checkpointer.restore(checkpoint, stored)
+    _check_shapes(checkpoint, states, stored, config)
     states = jax.tree.map(
         lambda shape, leaf: jnp.zeros(shape.shape, shape.dtype) if leaf is None else leaf,
         shapes,

@@ -139,7 +139,7 @@ class Battle(MultiAgentEnvironment):
 
     cheap_reset: ClassVar[bool] = True
     team_reward: ClassVar[Any] = property(lambda self: self.opponent == "heuristic")
-    render_fps: ClassVar[float] = 10.0
+    render_fps: ClassVar[float | None] = 10.0
 
     def __check_init__(self):
         find_scenario(self.scenario)

@@ -15,7 +15,7 @@ class ParticleEnvironment(MultiAgentEnvironment):
     """A task of the particle world: its agents act all at once and are rewarded for the new state."""
 
     cheap_reset: ClassVar[bool] = True
-    render_fps: ClassVar[float] = 10.0
+    render_fps: ClassVar[float | None] = 10.0
 
     @abstractmethod
     def _act(self, state: ParticleState, action: PyTree) -> ParticleState:
