@@ -112,11 +112,48 @@ def test_what_is_wrong_is_named():
         env.action_space("runer_1")
 
 
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (None, "actions of type NoneType; give a dictionary"),
+        (np.zeros(3, int), "actions of type ndarray; give a dictionary"),
+        ({"runner_1": None}, "action of agent 'runner_1' is None; it must be numbers of shape"),
+        ({"runner_1": "left"}, "action of agent 'runner_1' is 'left'"),
+        ({"runner_1": np.zeros(2, int)}, r"agent 'runner_1' has shape \(2,\); it must be \(\)"),
+    ],
+)
+def test_actions_that_are_none(actions, message):
+    env = ours.JaxMARLEnv(Relay())
+    _, state = env.reset(KEY)
+    if isinstance(actions, dict):
+        actions = dict.fromkeys(env.agents, 0) | actions
+    for step in (env.step, env.step_env):
+        with pytest.raises(InvalidValueError, match=message):
+            step(KEY, state, actions)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_keys_of_every_generator(impl):
+    env = ours.JaxMARLEnv(Relay())
+    key = jax.random.key(0, impl=impl)
+    for given in (key, jax.random.key_data(key)):
+        observations, _ = env.reset(given)
+        assert sorted(observations) == env.agents
+
+
+@pytest.mark.parametrize("key", [0, None, np.zeros(2), jnp.zeros((3, 2), jnp.uint32)])
+def test_what_is_no_key(key):
+    with pytest.raises(InvalidValueError, match="is not one key"):
+        ours.JaxMARLEnv(Relay()).reset(key)
+
+
 def test_names_that_are_not_there():
     with pytest.raises(UnknownNameError, match=r"'MPE_simple_spred_v3'.*'MPE_simple_spread_v3'"):
         ours.make("MPE_simple_spred_v3")
     with pytest.raises(InvalidValueError, match=r"make\('ant_4x2'\): Brax"):
         ours.make("ant_4x2")
+    with pytest.raises(InvalidValueError, match="None is no id"):
+        ours.make(None)
     with pytest.raises(InvalidValueError, match="CartPole-v1 has a single agent"):
         ours.make("CartPole-v1")
     assert "halfcheetah_6x1" in ours.registered_envs
@@ -236,6 +273,10 @@ def test_parameters_that_are_said_otherwise(name, given, checked):
     assert {key: getattr(env, key) for key in checked} == checked
 
 
+_NUMBERS = ("wall_idx", "agent_idx", "goal_idx", "plate_pile_idx", "onion_pile_idx", "pot_idx")
+_KITCHEN = {"width": 3, "height": 3} | {name: [0] for name in _NUMBERS}
+
+
 @pytest.mark.parametrize(
     ("name", "given", "limit"),
     [
@@ -255,6 +296,12 @@ def test_rounds_of_steps(name, given, limit):
         ("SMAX", {"action_type": "continuous"}, "here it is 'discrete'"),
         ("jaxnav", {"map_params": {"cell_size": 2}}, "here they hold map_size, fill"),
         ("overcooked_v2", {"layout": 3}, "give the name of a kitchen, or a text"),
+        ("overcooked_v2", {"op_ingredient_permutations": 3}, "permuted_ingredients=3 must be"),
+        ("overcooked", {"layout": {"width": 3, "height": 3}}, "it lacks wall_idx, agent_idx"),
+        ("overcooked", {"layout": _KITCHEN | {"width": "x"}}, "layout: width='x' must be a whole"),
+        ("overcooked", {"layout": _KITCHEN | {"pot_idx": [9]}}, "layout: pot_idx=9 .* 0 and 8"),
+        ("SMAX", {"num_allies": "x"}, "num_allies='x' must be a whole number"),
+        ("coin_game", {"num_outer_steps": "2"}, "num_outer_steps='2' must be a whole number"),
     ],
 )
 def test_what_the_other_worlds_refuse(name, given, message):

@@ -158,6 +158,17 @@ def test_wrong_actions_are_named():
     with pytest.raises(InvalidValueError, match=r"agent 'runner_1': the action 2 is illegal now"):
         env.step(good | {"runner_1": 2})
     env.step(good)
+    with pytest.raises(InvalidValueError, match="actions of type NoneType; give a dictionary"):
+        env.step(None)
+
+
+def test_continuous_actions_of_another_shape_are_refused():
+    env = kw.to_pettingzoo("mpe/simple_spread_v3", continuous_actions=True)
+    env.reset(seed=0)
+    for action in (np.zeros(3, np.float32), "x", None):
+        with pytest.raises(InvalidValueError, match=r"agent 'agent_0' is .*, outside Box"):
+            env.step(dict.fromkeys(env.agents, action))
+    env.step(dict.fromkeys(env.agents, np.full(5, 7.0)))  # clipped
 
 
 @pytest.mark.parametrize(

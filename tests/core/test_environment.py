@@ -1,7 +1,11 @@
 import jax
 import numpy as np
+import pytest
 
 import kiloworlds as kw
+from kiloworlds.core.environment import check_kinds
+from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.spaces import Discrete
 
 
 def test_jax_jit_takes_the_methods_of_an_environment_with_arrays():
@@ -11,6 +15,19 @@ def test_jax_jit_takes_the_methods_of_an_environment_with_arrays():
     np.testing.assert_array_equal(observation, env.reset(key)[1])
     _, step = jax.jit(env.step)(key, state, np.array([1, 2]))
     np.testing.assert_array_equal(step.reward, env.step(key, state, np.array([1, 2]))[1].reward)
+
+
+def test_kinds_of_agents_have_names_and_members():
+    space = Discrete(2)
+    with pytest.raises(InvalidValueError, match="the kind 'ghost' has no agents"):
+        kw.AgentKind("ghost", (), space, space)
+    one, other = (kw.AgentKind("a", (agent,), space, space) for agent in ("x", "y"))
+    with pytest.raises(InvalidValueError, match="two kinds of the environment are called 'a'"):
+        check_kinds((one, other))
+    third = kw.AgentKind("b", ("x",), space, space)
+    with pytest.raises(InvalidValueError, match="two agents of the environment are called 'x'"):
+        check_kinds((one, third))
+    check_kinds((other, third))
 
 
 def test_environments_with_other_arrays_are_not_confused():

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from kiloworlds.core.environment import AgentKind, MultiAgentEnvironment
+from kiloworlds.core.environment import AgentKind, MultiAgentEnvironment, check_kinds
 from kiloworlds.core.spaces import Box
 
 
@@ -88,6 +88,7 @@ class KindLayout:
     """Where the agents of each kind lie on the axis of all agents."""
 
     def __init__(self, kinds: tuple[AgentKind, ...]):
+        check_kinds(kinds)
         self.kinds = kinds
         self.names: tuple[str, ...] = tuple(kind.name for kind in kinds)
         self.sizes: tuple[int, ...] = tuple(len(kind.agents) for kind in kinds)

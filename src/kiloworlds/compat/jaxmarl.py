@@ -4,11 +4,13 @@ For scripts written for the package jaxmarl, which is not needed: change the imp
 New code is better off with `kiloworlds.make`, whose arrays have an agent axis.
 """
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Key, PyTree, UInt32
 
 from kiloworlds.compat.jaxmarl_names import (
@@ -35,6 +37,7 @@ registered_envs: list[str] = list(NAMES)
 """The names that jaxmarl registers. Those that are not offered here say so when they are made."""
 
 ByAgent = dict[str, Any]
+_RBG_SHAPE = (4,)  # of the key data of the generators "rbg" and "unsafe_rbg"
 
 
 class JaxMARLEnv:
@@ -271,12 +274,31 @@ class JaxMARLEnv:
         return next(iter(blocks.values())) if self._single else blocks
 
     def _check_actions(self, actions: ByAgent) -> None:
+        if not isinstance(actions, Mapping):
+            raise InvalidValueError(
+                f"step() got actions of type {type(actions).__name__}; give a dictionary by agent."
+            )
         for agent in self.agents:
             if agent not in actions:
                 raise InvalidValueError(
                     f"step() got no action of agent {agent!r}; it got those of {list(actions)}. Every "
                     "agent needs one, dead ones too, of whom it is not read."
                 )
+            self._check_action(agent, actions[agent])
+
+    def _check_action(self, agent: str, action: Any) -> None:
+        wanted = getattr(self.action_spaces[agent], "shape", None)
+        if wanted is None:  # of several parts
+            return
+        if not isinstance(action, jax.Array) and np.asarray(action).dtype.kind not in "biuf":
+            raise InvalidValueError(
+                f"the action of agent {agent!r} is {action!r}; it must be numbers of shape {wanted}."
+            )
+        if np.shape(action) != wanted:
+            raise InvalidValueError(
+                f"the action of agent {agent!r} has shape {np.shape(action)}; it must be {wanted}, of "
+                "one environment: jax.vmap steps many."
+            )
 
 
 def _members(env: MultiAgentEnvironment, names: tuple[str, ...]) -> Iterator[tuple[str, Any, int]]:
@@ -289,12 +311,16 @@ def _members(env: MultiAgentEnvironment, names: tuple[str, ...]) -> Iterator[tup
 
 def _fast(key: PyTree, use: int) -> Key[Array, ""]:
     """A fast key for one `use` of a key of any kind: 0 a step, 1 a reset, 2 the reset in a step."""
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        words = jax.random.key_data(key)
-    else:
-        words = jnp.asarray(key)
-    if words.shape != (2,):  # of a generator with larger keys
-        words = jax.random.bits(key, (2,), jnp.uint32)
+    shape, dtype = np.shape(key), getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (shape == () if typed else dtype == jnp.uint32 and shape in ((2,), _RBG_SHAPE)):
+        raise InvalidValueError(
+            f"{reprlib.repr(key)} is not one key; give jax.random.key(seed) or "
+            "jax.random.PRNGKey(seed), and many of them to jax.vmap of the method."
+        )
+    words = jax.random.key_data(key) if typed else jnp.asarray(key)
+    if words.shape == _RBG_SHAPE:
+        words = jax.random.bits(jax.random.wrap_key_data(words, impl="rbg"), (2,), jnp.uint32)
     return jax.random.fold_in(jax.random.wrap_key_data(words, impl=FAST_IMPL), use)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kiloworlds.compat.refusals import refuse
+from kiloworlds.core.checks import require_count, require_number
 from kiloworlds.core.errors import InvalidValueError, unknown_name
 from kiloworlds.core.registry import find_spec, list_envs
 from kiloworlds.envs.multiagent.battle.scenarios import (
@@ -116,7 +117,9 @@ def _smax(given: Parameters) -> Parameters:
     }
     scenario = given.pop("scenario", None)
     if scenario is None:
-        allies, enemies = (sizes.get(name, 5) for name in ("num_allies", "num_enemies"))
+        allies, enemies = (
+            require_count(name, sizes.get(name, 5)) for name in ("num_allies", "num_enemies")
+        )
         scenario = Scenario(("marine",) * allies, ("marine",) * enemies, **drawn)
     units = {ours: given.pop(name) for name, ours in _UNIT_NUMBERS.items() if name in given}
     if units:
@@ -182,15 +185,22 @@ def _overcooked_v2(given: Parameters) -> Parameters:
     if given.pop("negative_rewards", False):
         given["wrong_delivery_reward"] = -20.0
     permuted = given.pop("op_ingredient_permutations", None)
-    return given | ({"permuted_ingredients": tuple(permuted)} if permuted else {})
+    return given | ({"permuted_ingredients": permuted} if permuted else {})
 
 
 def _drawn_layout(layout: Mapping[str, Any]) -> str:
     """A layout of jaxmarl, which holds numbers of cells: the name of the same kitchen, or a text."""
-    width, height = int(layout["width"]), int(layout["height"])
+    missing = [name for name in ("width", "height", *_LETTERS) if name not in layout]
+    if missing:
+        reason = (
+            f"it lacks {', '.join(missing)}; give the name of a kitchen, a text or all of these"
+        )
+        raise refuse("make", "layout", dict(layout), reason)
+    width, height = (require_count(f"layout: {name}", layout[name]) for name in ("width", "height"))
     cells = [" "] * (width * height)
     for name, letter in _LETTERS.items():
-        for cell in np.asarray(layout[name]).ravel().tolist():
+        for cell in np.ravel(layout[name]).tolist():
+            require_number(f"layout: {name}", cell, 0, len(cells) - 1, whole=True)
             cells[cell] = letter
     text = "\n".join("".join(cells[row * width :][:width]) for row in range(height))
     drawn, starts = find_layout(text), tuple(np.asarray(layout["agent_idx"]).tolist())
@@ -266,7 +276,7 @@ def _rounds(given: Parameters, inner: int, outer: int) -> Parameters:
     if not {"num_inner_steps", "num_outer_steps"} & set(given):
         return given
     steps = given.get("num_inner_steps", inner)
-    rounds = given.pop("num_outer_steps", outer)
+    rounds = require_count("num_outer_steps", given.pop("num_outer_steps", outer))
     return given | {"num_inner_steps": steps, "max_episode_steps": steps * rounds}
 
 

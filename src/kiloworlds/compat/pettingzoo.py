@@ -4,6 +4,7 @@ Needs the package pettingzoo.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import gymnasium
@@ -137,6 +138,10 @@ class CompiledParallelEnv(ParallelEnv):
 
     def _joint(self, actions: dict[str, Any]) -> Any:
         """Actions of all agents, `[1, A, ...]` or in blocks; those that ended do anything."""
+        if not isinstance(actions, Mapping):
+            raise InvalidValueError(
+                f"step() got actions of type {type(actions).__name__}; give a dictionary by agent."
+            )
         for agent in actions:
             if agent not in self.action_spaces:
                 raise InvalidValueError(
@@ -162,8 +167,14 @@ class CompiledParallelEnv(ParallelEnv):
                 f"{list(actions)}."
             )
         action, space = actions[agent], self.action_spaces[agent]
-        discrete = isinstance(space, gymnasium.spaces.Discrete)
-        if discrete and not space.contains(np.asarray(action)[()]):
+        if isinstance(space, gymnasium.spaces.Discrete):
+            fits = space.contains(np.asarray(action)[()])
+        elif space.shape is None:  # of several parts, which the vector looks at
+            fits = True
+        else:  # what lies outside a box is clipped, by the vector
+            numbers = np.asarray(action)
+            fits = numbers.shape == space.shape and numbers.dtype.kind in "biuf"
+        if not fits:
             raise InvalidValueError(
                 f"the action of agent {agent!r} is {action!r}, outside {space}."
             )

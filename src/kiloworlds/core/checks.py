@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jax.core import Tracer
 
 from kiloworlds.core.errors import InvalidValueError, did_you_mean
 
@@ -31,6 +32,45 @@ def require_number(
         nearest = f"; the nearest valid value is {round(near) if whole else format(near, 'g')}"
     kind = "a whole number" if whole else "a number"
     raise InvalidValueError(f"{name}={reprlib.repr(value)} must be {kind} {bounds}{nearest}.")
+
+
+def require_numbers(
+    name: str, value: Any, low: float, high: float | None = None, whole: bool = False
+) -> Any:
+    """Returns a parameter if it is a number, or an array of numbers, between `low` and `high`.
+
+    Raises:
+        InvalidValueError: one is not.
+    """
+    if not isinstance(value, Tracer):  # a value being traced cannot be looked at
+        is_array = isinstance(value, list | tuple) or hasattr(value, "dtype")
+        for number in np.ravel(value).tolist() if is_array else [value]:
+            require_number(name, number, low, high, whole)
+    return value
+
+
+def require_array(name: str, value: Any, shape: tuple[int, ...], what: str) -> Any:
+    """Returns finite numbers of a shape, or of one for each environment, as a float32 array.
+
+    Args:
+        what: the numbers in words, such as "one number for each of marine, zealot".
+
+    Raises:
+        InvalidValueError: they are not.
+    """
+    if isinstance(value, Tracer):  # only its shape can be looked at
+        array = value
+    else:
+        try:
+            array = np.asarray(value, np.float32)
+        except (TypeError, ValueError):  # no numbers, or lists of unequal lengths
+            array = np.zeros(0)
+    if array.shape[-len(shape) :] != shape or (array is not value and not np.isfinite(array).all()):
+        sizes = ", ".join(map(str, shape))
+        raise InvalidValueError(
+            f"{name}={reprlib.repr(value)} must be finite numbers of the shape [{sizes}], {what}."
+        )
+    return array
 
 
 def require_count(name: str, value: Any, most: int | None = None, of: str = "") -> int:

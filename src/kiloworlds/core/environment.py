@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.spaces import Box, Dict, Repeated, Space
 
 State = PyTree
@@ -135,6 +136,10 @@ class AgentKind:
     observation_space: Space
     action_space: Space
 
+    def __post_init__(self):
+        if not self.agents:
+            raise InvalidValueError(f"the kind {self.name!r} has no agents; give it one or more.")
+
     @classmethod
     def numbered(
         cls, name: str, count: int, observation_space: Space, action_space: Space
@@ -208,6 +213,18 @@ class MultiAgentEnvironment(Environment):
     def global_state(self, state: State) -> Float[Array, "..."]:
         """What a centralised critic sees of a state: `[...]`, or `[A, ...]` for one view per agent."""
         raise NotImplementedError(f"{type(self).__name__} does not define global_state().")
+
+
+def check_kinds(kinds: tuple[AgentKind, ...]) -> None:
+    """Raises InvalidValueError where two kinds, or two agents, have one name."""
+    names = [kind.name for kind in kinds]
+    agents = [agent for kind in kinds for agent in kind.agents]
+    for what, given in (("kinds", names), ("agents", agents)):
+        twice = next((name for name in given if given.count(name) > 1), None)
+        if twice is not None:
+            raise InvalidValueError(
+                f"two {what} of the environment are called {twice!r}; each needs a name of its own."
+            )
 
 
 def _of_all(kinds: tuple[AgentKind, ...], which: str) -> Space:

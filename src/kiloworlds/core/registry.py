@@ -9,7 +9,7 @@ that calls `kiloworlds.register` when it is imported:
 
 import importlib
 import importlib.metadata
-import inspect
+import reprlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,11 +19,8 @@ import numpy as np
 
 from kiloworlds.core.checks import require_number
 from kiloworlds.core.environment import Environment
-from kiloworlds.core.errors import (
-    InvalidValueError,
-    did_you_mean,
-    unknown_name,
-)
+from kiloworlds.core.errors import InvalidValueError, unknown_name
+from kiloworlds.core.parameters import check_names, check_numbers, is_batched
 from kiloworlds.core.time_limit import with_time_limit
 from kiloworlds.core.user_code import import_location
 
@@ -67,8 +64,8 @@ class EnvSpec:
         limit = arguments.pop(_LIMIT, self.max_episode_steps)
         if limit is not None:
             require_number(f"{self.id}: {_LIMIT}", limit, 1, whole=True)
-        self._check_names(constructor, arguments)
-        self._check_numbers(constructor, arguments)
+        check_names(self.id, constructor, arguments, also=_LIMIT)
+        check_numbers(self.id, constructor, arguments)
         environment = constructor(**arguments)
         return environment if limit is None else with_time_limit(environment, limit)
 
@@ -77,34 +74,6 @@ class EnvSpec:
         told; wrapped in a time limit exactly if `build(**kwargs)` is."""
         limit = {"max_episode_steps": kwargs[_LIMIT]} if _LIMIT in kwargs else {}
         return self.build(**limit)
-
-    def _check_names(self, constructor: Callable[..., Environment], arguments: dict) -> None:
-        parameters = inspect.signature(constructor).parameters
-        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            return
-        for name in arguments:
-            if name not in parameters:
-                known = [*parameters, _LIMIT]
-                raise InvalidValueError(
-                    f"{self.id} takes no argument {name!r}.{did_you_mean(name, known)} "
-                    f"It takes: {', '.join(known)}."
-                )
-
-    def _check_numbers(self, constructor: Callable[..., Environment], arguments: dict) -> None:
-        parameters = inspect.signature(constructor).parameters
-        for name, value in arguments.items():
-            default = parameters[name].default if name in parameters else None
-            if isinstance(default, float) and isinstance(value, str | bool | None):
-                raise InvalidValueError(
-                    f"{self.id}: {name}={value!r} must be a number; the default is {default:g}."
-                )
-
-
-def is_batched(value: Any) -> bool:
-    """Whether a parameter is a list with a number for each environment."""
-    return isinstance(value, list) and all(
-        isinstance(entry, int | float) and not isinstance(entry, bool) for entry in value
-    )
 
 
 _specs: dict[str, EnvSpec] = {}
@@ -165,6 +134,8 @@ def find_spec(id: str) -> EnvSpec | None:
     "module:id" imports the module first, which then registers its environments. The id may also be
     the name of a compiled environment's class in it, and the module the path of a file.
     """
+    if not isinstance(id, str):
+        raise InvalidValueError(f"{reprlib.repr(id)} is no id of an environment; give a string.")
     _load_entry_points()
     location, colon, name = id.rpartition(":")
     if not colon:

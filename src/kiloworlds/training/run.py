@@ -28,7 +28,8 @@ import yaml
 
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError, KiloworldsError
-from kiloworlds.core.registry import find_spec, is_batched
+from kiloworlds.core.parameters import is_batched
+from kiloworlds.core.registry import find_spec
 from kiloworlds.core.user_code import check_may_be_called, is_imported
 from kiloworlds.training.agents_policy import AgentsPolicy
 from kiloworlds.training.algorithms import AGENTS, algorithm_for

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from jaxtyping import Array, Float, PyTree
 
 from kiloworlds.core.checks import require_flag
-from kiloworlds.core.environment import MultiAgentEnvironment
+from kiloworlds.core.environment import MultiAgentEnvironment, check_kinds
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.vector.compiled import CompiledVectorEnv, Outcome
 from kiloworlds.vector.functional import VectorState
@@ -162,6 +162,7 @@ class CompiledAgentsVectorEnv(CompiledVectorEnv):
 
 def _layout(env: MultiAgentEnvironment) -> AgentLayout:
     """The agents of a compiled environment as vectors describe them."""
+    check_kinds(env.kinds)
     kinds, first = {}, 0
     for kind in env.kinds:
         action_space = kind.action_space.to_gymnasium()

@@ -559,9 +559,15 @@ def test_the_picture_shows_armies_shots_and_health():
         ({"attack_mode": "closet"}, "Did you mean 'closest'?"),
         ({"enemy_shoots": 1}, "enemy_shoots=1 must be True or False"),
         ({"world_steps_per_env_step": 0}, "the nearest valid value is 1"),
+        ({"map_width": 0}, "map_width=0 .*the nearest valid value is 8"),
+        ({"unit_types": 3}, "unit_types=3 must be UnitTypes"),
+        (
+            {"unit_types": STARCRAFT_UNITS._replace(health=[np.nan] * 6)},
+            "health=.* finite numbers",
+        ),
         (
             {"unit_types": STARCRAFT_UNITS._replace(speed=np.ones(5))},
-            r"speed has shape \(5,\); it needs one number for each of marine",
+            r"speed=.* finite numbers of the shape \[6\], one for each of marine",
         ),
     ],
 )
@@ -575,6 +581,8 @@ def test_unknown_scenarios_and_units_are_answered_with_near_ones():
         Battle(scenario="3s5z_vs_3s6")
     with pytest.raises(UnknownNameError, match="'smax/6h_vs_8z'"):
         make_environment("smax/6h_vs_8")
+    with pytest.raises(UnknownNameError, match=r"Unknown scenario '{}'"):
+        Battle(scenario={})
     with pytest.raises(InvalidValueError, match="Did you mean 'zealot'"):
         Scenario(("marine",), ("zealots",))
     with pytest.raises(InvalidValueError, match=r"allies=\(\) must have at least one unit"):

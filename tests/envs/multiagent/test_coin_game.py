@@ -164,8 +164,11 @@ def test_payoffs_may_differ_between_environments():
     [
         (
             {"payoff_matrix": ((1, 1), (1, 1))},
-            r"payoff_matrix has shape \(2, 2\); it needs three numbers",
+            r"payoff_matrix=\(\(1, 1\), \(1, 1\)\) must be finite numbers of the shape \[2, 3\], three",
         ),
+        ({"payoff_matrix": "x"}, "payoff_matrix='x' must be finite numbers"),
+        ({"payoff_matrix": [[1, 2, 3], [4, 5]]}, "payoff_matrix=.* must be finite numbers"),
+        ({"payoff_matrix": np.full((2, 3), np.nan)}, "payoff_matrix=.* must be finite numbers"),
         ({"num_inner_steps": 0}, "num_inner_steps=0 must be a whole number of 1 or more"),
         ({"cnn": "yes"}, "cnn='yes' must be True or False"),
     ],

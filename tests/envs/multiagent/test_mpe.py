@@ -304,7 +304,9 @@ def test_parameters_differ_between_environments():
 @pytest.mark.parametrize(
     ("id", "kwargs", "message"),
     [
-        ("simple_spread_v3", {"N": 0}, "N=0 must be a whole number of 1 or more"),
+        ("simple_spread_v3", {"N": 0}, "N=0 must be a whole number between 1 and 1000"),
+        ("simple_spread_v3", {"N": 10**9}, "the nearest valid value is 1000"),
+        ("simple_spread_v3", {"local_ratio": np.array([0.5, 2.0])}, "local_ratio=2.0 .* is 1"),
         ("simple_spread_v3", {"local_ratio": 1.5}, "local_ratio=1.5 must be a number between 0"),
         ("simple_spread_v3", {"num_agent_neighbors": 0}, "num_agent_neighbors=0 must be"),
         ("simple_spread_v3", {"terminate_on_success": 1}, "must be True or False"),

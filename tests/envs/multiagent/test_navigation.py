@@ -547,6 +547,8 @@ class TestSettings:
             (dict(layout="####\n#..#\n####", robots=2), "nearest valid value is 1"),
             (dict(layout="#####\n#.#.#\n#####", solvable=True), "has 0 free cells"),
             (dict(map_size=(40, 11)), "map_size=40 .*the nearest valid value is 32"),
+            (dict(map_size="x"), "map_size='x': it takes"),
+            (dict(map_size=5), "map_size=5: it takes"),
             (dict(map_size=(11,)), "it takes a width and a height"),
             (dict(fill=1.5), "fill=1.5 .*the nearest valid value is 1"),
             (dict(finished="gone"), "'gone' is not one of 'stay', 'vanish', 'continue'"),
@@ -554,12 +556,20 @@ class TestSettings:
             (dict(start_clearance=0.6), "start_clearance=0.6 .*the nearest valid value is 0.49"),
             (dict(reward_lambda=2.0), "reward_lambda=2.0 .*the nearest valid value is 1"),
             (dict(lidar_resolution=4.0), "lidar_resolution=4.0 .*the nearest valid value is 3"),
+            (dict(max_speed=0), "max_speed=0 .*the nearest valid value is 0.001"),
+            (dict(dt=-1.0), "dt=-1.0 .*the nearest valid value is 0.001"),
+            (dict(min_goal_distance=-1), "min_goal_distance=-1 .*the nearest valid value is 0"),
+            (dict(num_beams=10**9), "num_beams=1000000000 .*the nearest valid value is 10000"),
+            (dict(width=np.array([0.5, 2.0])), "width=2.0 .*the nearest valid value is 1.4"),
             (dict(layout=7), "layout=7: it takes the name of a map"),
         ],
     )
     def test_wrong_ones(self, settings, message):
         with pytest.raises(InvalidValueError, match=message):
             Navigation(**settings)
+
+    def test_a_size_as_stored_runs_have_it(self):
+        assert Navigation(map_size=[9, 7]).map_size == (9, 7)
 
     def test_an_unknown_map(self):
         with pytest.raises(UnknownNameError, match="Did you mean 'corridor-4'"):

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt8
 
-from kiloworlds.core.checks import require_count, require_flag
+from kiloworlds.core.checks import require_array, require_flag, require_numbers
 from kiloworlds.core.environment import AgentKind, MultiAgentEnvironment, Step
-from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import random_index
 from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.envs.toy_text.grid import GridPicture
@@ -80,9 +79,9 @@ class CoinGame(MultiAgentEnvironment):
     "Model-Free Opponent Shaping" (2022).
     """
 
-    payoff_matrix: Float[ArrayLike, "2 3"] = eqx.field(
-        converter=lambda values: np.asarray(values, np.float32),
-        default=((1.0, 1.0, -2.0), (1.0, 1.0, -2.0)),
+    payoff_matrix: Float[ArrayLike, "2 3"] | tuple[tuple[float, ...], ...] = (
+        (1.0, 1.0, -2.0),
+        (1.0, 1.0, -2.0),
     )
     num_inner_steps: int | Int[ArrayLike, ""] = 10
     egocentric: bool = eqx.field(static=True, default=False)
@@ -93,15 +92,12 @@ class CoinGame(MultiAgentEnvironment):
     team_reward: ClassVar[Any] = property(lambda self: self.shared_rewards)
     action_names: ClassVar[tuple[str, ...]] = ("right", "left", "up", "down", "stay")
 
+    def __post_init__(self):
+        what = "three for each of the two players, such as ((1, 1, -2), (1, 1, -2))"
+        self.payoff_matrix = require_array("payoff_matrix", self.payoff_matrix, (2, 3), what)
+
     def __check_init__(self):
-        shape = np.shape(self.payoff_matrix)
-        if shape[-2:] != (2, 3):
-            raise InvalidValueError(
-                f"payoff_matrix has shape {shape}; it needs three numbers for each of the two players, "
-                "such as ((1, 1, -2), (1, 1, -2))."
-            )
-        if np.ndim(self.num_inner_steps) == 0:
-            require_count("num_inner_steps", self.num_inner_steps)
+        require_numbers("num_inner_steps", self.num_inner_steps, 1, whole=True)
         for name in ("egocentric", "cnn", "shared_rewards"):
             require_flag(name, getattr(self, name))
 

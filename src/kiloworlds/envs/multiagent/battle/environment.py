@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from kiloworlds.core.checks import require_choice, require_count, require_flag
+from kiloworlds.core.checks import require_choice, require_count, require_flag, require_numbers
 from kiloworlds.core.environment import AgentKind, MultiAgentEnvironment, Step
-from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.envs.multiagent.battle import (
     conic,
@@ -28,6 +27,7 @@ from kiloworlds.envs.multiagent.battle.scenarios import (
     UNIT_NAMES,
     Scenario,
     UnitTypes,
+    as_unit_types,
     find_scenario,
 )
 
@@ -141,6 +141,9 @@ class Battle(MultiAgentEnvironment):
     team_reward: ClassVar[Any] = property(lambda self: self.opponent == "heuristic")
     render_fps: ClassVar[float | None] = 10.0
 
+    def __post_init__(self):
+        self.unit_types = as_unit_types(self.unit_types)
+
     def __check_init__(self):
         find_scenario(self.scenario)
         require_choice("opponent", self.opponent, ("heuristic", "learned"))
@@ -154,12 +157,9 @@ class Battle(MultiAgentEnvironment):
         ):
             require_flag(name, getattr(self, name))
         require_count("world_steps_per_env_step", self.world_steps_per_env_step)
-        for name, values in zip(UnitTypes._fields, self.unit_types, strict=True):
-            if np.shape(values)[-1:] != (len(UNIT_NAMES),):
-                raise InvalidValueError(
-                    f"unit_types: {name} has shape {np.shape(values)}; it needs one number for each of "
-                    f"{', '.join(UNIT_NAMES)}."
-                )
+        for name in ("map_width", "map_height"):
+            require_numbers(name, getattr(self, name), starts.SMALLEST_MAP)
+        require_numbers("time_per_step", self.time_per_step, 0.0)
 
     @property
     def armies(self) -> Scenario:

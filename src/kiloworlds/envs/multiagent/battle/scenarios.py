@@ -1,11 +1,13 @@
 """Who fights whom: the unit types, and the armies of the named scenarios."""
 
+import reprlib
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
 
+from kiloworlds.core.checks import require_array
 from kiloworlds.core.errors import InvalidValueError, did_you_mean, unknown_name
 
 UNIT_NAMES = ("marine", "marauder", "stalker", "zealot", "zergling", "hydralisk")
@@ -37,6 +39,23 @@ STARCRAFT_UNITS = UnitTypes(
     cooldown=np.array([0.61, 1.07, 1.87, 0.86, 0.5, 0.59], np.float32),
 )
 """The numbers of JaxMARL's SMAX."""
+
+
+def as_unit_types(unit_types: Any) -> UnitTypes:
+    """Unit types as arrays.
+
+    Raises:
+        InvalidValueError: not `UnitTypes`, or not one number for each type of unit.
+    """
+    if not isinstance(unit_types, UnitTypes):
+        raise InvalidValueError(f"unit_types={reprlib.repr(unit_types)} must be UnitTypes.")
+    what = f"one for each of {', '.join(UNIT_NAMES)}"
+    return UnitTypes(
+        **{
+            name: require_array(f"unit_types: {name}", values, (len(UNIT_NAMES),), what)
+            for name, values in unit_types._asdict().items()
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -120,7 +139,7 @@ def find_scenario(scenario: str | Scenario) -> Scenario:
     """
     if isinstance(scenario, Scenario):
         return scenario
-    if scenario not in SCENARIOS:
+    if not isinstance(scenario, str) or scenario not in SCENARIOS:
         names = ", ".join(SCENARIOS)
         raise unknown_name("scenario", str(scenario), SCENARIOS, f"{names}, or give a Scenario")
     return SCENARIOS[scenario]

@@ -9,6 +9,8 @@ from kiloworlds.core.random import random_index
 from kiloworlds.envs.multiagent.battle.scenarios import UNIT_NAMES, Scenario
 
 _SPREAD = 2.0  # of the units of a group around its middle, to either side
+SMALLEST_MAP = 4 * _SPREAD
+"""The width at which a group around a quarter of it is still inside."""
 
 Size = float | Float[Array, ""]
 Positions = tuple[Float[Array, " U"], Float[Array, " U"]]

@@ -4,19 +4,21 @@ from typing import Any
 
 import numpy as np
 
-from kiloworlds.core.checks import require_count, require_number
+from kiloworlds.core.checks import require_number
+
+_MOST = 1000
+"""Of agents or landmarks of a kind: each pair of them is looked at."""
+
+
+def require_crowd(name: str, value: Any, fewest: int = 1) -> None:
+    """Raises InvalidValueError unless `value` is a number of agents or landmarks that can be run."""
+    require_number(name, value, fewest, _MOST, whole=True)
 
 
 def require_neighbors(name: str, value: Any) -> None:
     """Raises InvalidValueError unless `value` is None or a whole number of 1 or more."""
     if value is not None:
-        require_count(name, value)
-
-
-def require_proportion(name: str, value: Any) -> None:
-    """Raises InvalidValueError for a number outside 0 to 1; arrays are taken as they are."""
-    if isinstance(value, int | float | str | None):
-        require_number(name, value, 0.0, 1.0)
+        require_crowd(name, value)
 
 
 def is_zero(ratio: Any) -> bool:

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
-from kiloworlds.core.checks import require_count, require_flag
+from kiloworlds.core.checks import require_flag
 from kiloworlds.core.environment import AgentKind
 from kiloworlds.core.random import random_index
-from kiloworlds.envs.multiagent.mpe.checks import require_neighbors
+from kiloworlds.envs.multiagent.mpe.checks import require_crowd, require_neighbors
 from kiloworlds.envs.multiagent.mpe.controls import Controls
 from kiloworlds.envs.multiagent.mpe.environment import ParticleEnvironment
 from kiloworlds.envs.multiagent.mpe.groups import Group, each, fill, least, pick
@@ -63,7 +63,7 @@ class SimpleAdversary(ParticleEnvironment):
     damping: Float[ArrayLike, ""] = 0.25
 
     def __check_init__(self):
-        require_count("N", self.N)
+        require_crowd("N", self.N)
         require_flag("continuous_actions", self.continuous_actions)
         require_neighbors("num_agent_neighbors", self.num_agent_neighbors)
         require_neighbors("num_landmark_neighbors", self.num_landmark_neighbors)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, Num
 
-from kiloworlds.core.checks import require_flag
+from kiloworlds.core.checks import require_flag, require_numbers
 from kiloworlds.core.environment import AgentKind
 from kiloworlds.core.random import random_index
-from kiloworlds.envs.multiagent.mpe.checks import is_zero, require_proportion
+from kiloworlds.envs.multiagent.mpe.checks import is_zero
 from kiloworlds.envs.multiagent.mpe.controls import Controls
 from kiloworlds.envs.multiagent.mpe.environment import ParticleEnvironment
 from kiloworlds.envs.multiagent.mpe.groups import Group, each, pick
@@ -64,7 +64,7 @@ class SimpleReference(ParticleEnvironment):
 
     def __check_init__(self):
         require_flag("continuous_actions", self.continuous_actions)
-        require_proportion("local_ratio", self.local_ratio)
+        require_numbers("local_ratio", self.local_ratio, 0.0, 1.0)
 
     @property
     def kinds(self) -> tuple[AgentKind, ...]:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, Num
 
-from kiloworlds.core.checks import require_count, require_flag
+from kiloworlds.core.checks import require_flag, require_numbers
 from kiloworlds.core.environment import AgentKind
-from kiloworlds.envs.multiagent.mpe.checks import is_zero, require_neighbors, require_proportion
+from kiloworlds.envs.multiagent.mpe.checks import is_zero, require_crowd, require_neighbors
 from kiloworlds.envs.multiagent.mpe.controls import Controls
 from kiloworlds.envs.multiagent.mpe.environment import ParticleEnvironment
 from kiloworlds.envs.multiagent.mpe.groups import Group, each, fill, least, total
@@ -76,12 +76,12 @@ class SimpleSpread(ParticleEnvironment):
     team_reward: ClassVar[Any] = property(lambda self: is_zero(self.local_ratio))
 
     def __check_init__(self):
-        require_count("N", self.N)
+        require_crowd("N", self.N)
         require_flag("continuous_actions", self.continuous_actions)
         require_flag("terminate_on_success", self.terminate_on_success)
         require_neighbors("num_agent_neighbors", self.num_agent_neighbors)
         require_neighbors("num_landmark_neighbors", self.num_landmark_neighbors)
-        require_proportion("local_ratio", self.local_ratio)
+        require_numbers("local_ratio", self.local_ratio, 0.0, 1.0)
 
     @property
     def kinds(self) -> tuple[AgentKind, ...]:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree
 
-from kiloworlds.core.checks import require_count, require_flag, require_number
+from kiloworlds.core.checks import require_flag
 from kiloworlds.core.environment import AgentKind
-from kiloworlds.envs.multiagent.mpe.checks import require_neighbors
+from kiloworlds.envs.multiagent.mpe.checks import require_crowd, require_neighbors
 from kiloworlds.envs.multiagent.mpe.controls import Controls
 from kiloworlds.envs.multiagent.mpe.environment import ParticleEnvironment
 from kiloworlds.envs.multiagent.mpe.groups import Group, each, fill, join, least, total
@@ -79,9 +79,9 @@ class SimpleTag(ParticleEnvironment):
     contact_margin: Float[ArrayLike, ""] = 1e-3
 
     def __check_init__(self):
-        require_count("num_good", self.num_good)
-        require_count("num_adversaries", self.num_adversaries)
-        require_number("num_obstacles", self.num_obstacles, 0, whole=True)
+        require_crowd("num_good", self.num_good)
+        require_crowd("num_adversaries", self.num_adversaries)
+        require_crowd("num_obstacles", self.num_obstacles, fewest=0)
         require_flag("continuous_actions", self.continuous_actions)
         require_flag("terminate_on_success", self.terminate_on_success)
         require_neighbors("num_agent_neighbors", self.num_agent_neighbors)

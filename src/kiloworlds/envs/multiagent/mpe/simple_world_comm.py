@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree, UInt32
 
-from kiloworlds.core.checks import require_count, require_flag, require_number
+from kiloworlds.core.checks import require_flag, require_number
 from kiloworlds.core.environment import AgentKind
+from kiloworlds.envs.multiagent.mpe.checks import require_crowd
 from kiloworlds.envs.multiagent.mpe.controls import Controls
 from kiloworlds.envs.multiagent.mpe.environment import ParticleEnvironment
 from kiloworlds.envs.multiagent.mpe.groups import Group, each, fill, join, total
@@ -105,10 +106,10 @@ class SimpleWorldComm(ParticleEnvironment):
     contact_margin: Float[ArrayLike, ""] = 1e-3
 
     def __check_init__(self):
-        require_count("num_good", self.num_good)
-        require_count("num_adversaries", self.num_adversaries)
-        require_number("num_obstacles", self.num_obstacles, 0, whole=True)
-        require_count("num_food", self.num_food)
+        require_crowd("num_good", self.num_good)
+        require_crowd("num_adversaries", self.num_adversaries)
+        require_crowd("num_obstacles", self.num_obstacles, fewest=0)
+        require_crowd("num_food", self.num_food)
         require_number("num_forests", self.num_forests, 0, _MOST_FORESTS, whole=True)
         require_flag("continuous_actions", self.continuous_actions)
 

@@ -9,7 +9,13 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Key, Num
 
-from kiloworlds.core.checks import require_choice, require_count, require_flag, require_number
+from kiloworlds.core.checks import (
+    require_choice,
+    require_count,
+    require_flag,
+    require_number,
+    require_numbers,
+)
 from kiloworlds.core.environment import AgentKind, MultiAgentEnvironment, Step
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.numerics import wrap_angle
@@ -41,6 +47,16 @@ from kiloworlds.envs.multiagent.navigation.walls import MOST_CELLS, Walls
 _SPEEDS, _SPEED_STEP = 3, 0.5
 _TURN_RATES, _TURN_RATE_STEP = 5, 0.25
 _MOST_TURN_RATE = 0.5
+_MOST_BEAMS = 10_000
+_POSITIVE = (
+    "dt",
+    "max_speed",
+    "max_acceleration",
+    "max_turn_rate",
+    "max_turn_acceleration",
+    "goal_radius",
+)
+_SMALLEST = 1e-3
 _MOST_CONTINUOUS_TURN_RATE = np.pi / 6  # rad/s, of continuous actions
 _OTHER_ENTRIES = 5  # of an observation, beside the lidar's
 
@@ -169,6 +185,8 @@ class Navigation(MultiAgentEnvironment):
         self.layout = as_map(self.layout, MAPS)
         if self.robots is None:
             self.robots = (len(self.layout.starts) if self.layout else 0) or 1
+        if isinstance(self.map_size, list | np.ndarray):  # as stored runs have it
+            self.map_size = tuple(np.asarray(self.map_size).tolist())
 
     def __check_init__(self):
         for name in ("continuous_actions", "solvable", "share_only_sparse"):
@@ -176,25 +194,31 @@ class Navigation(MultiAgentEnvironment):
         require_choice("placement", self.placement, ("anywhere", "cells"))
         require_choice("finished", self.finished, ("stay", "vanish", "continue"))
         require_count("robots", self.robots)
-        require_count("num_beams", self.num_beams)
+        require_number("num_beams", self.num_beams, 1, _MOST_BEAMS, whole=True)
         require_number("lidar_range", self.lidar_range, 0.1, float(2 * MOST_CELLS))
         most = self.lidar_range / 2
         require_number("lidar_resolution", self.lidar_resolution, 1e-3, most)
-        require_number("field_of_view", self.field_of_view, 0.0, 2 * np.pi)
+        require_number("field_of_view", self.field_of_view, _SMALLEST, 2 * np.pi)
         if self._map is None:
-            if len(self.map_size) != 2:
+            if not isinstance(self.map_size, tuple) or len(self.map_size) != 2:
                 raise InvalidValueError(
-                    f"map_size={self.map_size}: it takes a width and a height, such as (11, 11)."
+                    f"map_size={self.map_size!r}: it takes a width and a height, such as (11, 11)."
                 )
             for size in self.map_size:
                 require_number("map_size", size, 3, MOST_CELLS, whole=True)
         for name in ("start_clearance", "goal_clearance"):
-            _require_between(name, getattr(self, name), 0.0, 0.49)
+            require_numbers(name, getattr(self, name), 0.0, 0.49)
         for name in ("length", "width"):
-            _require_between(name, getattr(self, name), 0.01, 1.4)
-        for name in ("reward_lambda", "max_reward_lambda"):
-            _require_between(name, getattr(self, name), 0.0, 1.0)
-        _require_between("fill", self.fill, 0.0, 1.0)
+            require_numbers(name, getattr(self, name), 0.01, 1.4)
+        require_numbers("reward_lambda", self.reward_lambda, 0.0, 1.0)
+        if self.max_reward_lambda is not None:
+            require_numbers("max_reward_lambda", self.max_reward_lambda, 0.0, 1.0)
+        for name in _POSITIVE:
+            require_numbers(name, getattr(self, name), _SMALLEST)
+        for name in ("min_goal_distance", "max_goal_distance"):
+            if getattr(self, name) is not None:
+                require_numbers(name, getattr(self, name), 0.0)
+        require_numbers("fill", self.fill, 0.0, 1.0)
         self._check_room()
 
     def _check_room(self) -> None:
@@ -507,9 +531,3 @@ def _is_zero(value: Any) -> bool:
 def _largest(value: Any) -> Any:
     """The largest of a parameter's values; 0 while they are unknown."""
     return 0.0 if isinstance(value, Tracer) else np.max(value)
-
-
-def _require_between(name: str, value: Any, low: float, high: float) -> None:
-    """Checks a parameter that is a single number; arrays are taken as they are."""
-    if isinstance(value, int | float | str):
-        require_number(name, value, low, high)

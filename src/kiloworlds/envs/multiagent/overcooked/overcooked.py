@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key, UInt8
 
-from kiloworlds.core.checks import require_flag
+from kiloworlds.core.checks import require_flag, require_numbers
 from kiloworlds.core.environment import AgentKind, MultiAgentEnvironment, Step
 from kiloworlds.core.random import random_index
 from kiloworlds.core.spaces import Box, Discrete
@@ -33,9 +33,8 @@ from kiloworlds.envs.multiagent.overcooked.layouts import (
     Layout,
     find_layout,
 )
-from kiloworlds.envs.multiagent.overcooked.parameters import MOST_COOK_TIME, checked
 from kiloworlds.envs.multiagent.overcooked.picture import draw
-from kiloworlds.envs.multiagent.overcooked.rules import OvercookedState, Rules
+from kiloworlds.envs.multiagent.overcooked.rules import MOST_COOK_TIME, OvercookedState, Rules
 from kiloworlds.envs.multiagent.overcooked.starts import random_cells
 from kiloworlds.envs.multiagent.overcooked.text import describe
 
@@ -136,8 +135,8 @@ class Overcooked(MultiAgentEnvironment):
         self.layout = find_layout(layout)
         self.random_reset = random_reset
         _ = self.kitchen  # refuses what is too large
-        self.cook_time = checked("cook_time", cook_time, 1, MOST_COOK_TIME, whole=True)
-        self.horizon = checked("horizon", horizon, 1, whole=True)
+        self.cook_time = require_numbers("cook_time", cook_time, 1, MOST_COOK_TIME, whole=True)
+        self.horizon = require_numbers("horizon", horizon, 1, whole=True)
         self.delivery_reward = delivery_reward
         self.placement_reward = placement_reward
         self.plate_reward = plate_reward

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt8, UInt32
 
-from kiloworlds.core.checks import require_count, require_flag
+from kiloworlds.core.checks import require_count, require_flag, require_numbers
 from kiloworlds.core.environment import AgentKind, MultiAgentEnvironment, Step
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import random_index
@@ -25,9 +25,8 @@ from kiloworlds.envs.multiagent.overcooked.layouts import (
     Layout,
     find_layout_v2,
 )
-from kiloworlds.envs.multiagent.overcooked.parameters import MOST_COOK_TIME, checked
 from kiloworlds.envs.multiagent.overcooked.picture import draw
-from kiloworlds.envs.multiagent.overcooked.rules import OvercookedState, Rules
+from kiloworlds.envs.multiagent.overcooked.rules import MOST_COOK_TIME, OvercookedState, Rules
 from kiloworlds.envs.multiagent.overcooked.starts import random_cells, random_items, random_pots
 from kiloworlds.envs.multiagent.overcooked.text import describe
 from kiloworlds.envs.multiagent.overcooked.views_v2 import (
@@ -172,8 +171,8 @@ class OvercookedV2(MultiAgentEnvironment):
         self.sample_recipe_on_delivery = sample_recipe_on_delivery
         self.indicate_successful_delivery = indicate_successful_delivery
         self.permuted_ingredients = _checked_ingredients(permuted_ingredients, self.layout)
-        self.cook_time = checked("cook_time", cook_time, 1, MOST_COOK_TIME, whole=True)
-        self.button_time = checked("button_time", button_time, 1, whole=True)
+        self.cook_time = require_numbers("cook_time", cook_time, 1, MOST_COOK_TIME, whole=True)
+        self.button_time = require_numbers("button_time", button_time, 1, whole=True)
         self.button_cost = button_cost
         self.delivery_reward = delivery_reward
         self.wrong_delivery_reward = wrong_delivery_reward
@@ -398,8 +397,8 @@ def _turn(action: Int[Array, ""]) -> Int[Array, ""]:
 
 def _checked_ingredients(ingredients: Sequence[int], layout: Layout) -> tuple[int, ...]:
     known = range(layout.num_ingredients)
-    given = tuple(ingredients)
-    if any(number not in known for number in given) or len(set(given)) < len(given):
+    given = tuple(ingredients) if isinstance(ingredients, Sequence | np.ndarray) else None
+    if given is None or any(given.count(number) > 1 or number not in known for number in given):
         raise InvalidValueError(
             f"permuted_ingredients={ingredients!r} must be different numbers of ingredients, "
             f"0 to {layout.num_ingredients - 1}."

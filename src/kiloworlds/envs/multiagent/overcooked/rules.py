@@ -34,6 +34,8 @@ from kiloworlds.envs.multiagent.overcooked.kitchen import (
 )
 from kiloworlds.envs.multiagent.overcooked.layouts import INGREDIENTS_PER_RECIPE
 
+MOST_COOK_TIME = 100
+
 Scalar = Int[Array, ""]
 
 

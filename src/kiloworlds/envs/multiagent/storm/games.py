@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from kiloworlds.core.errors import InvalidValueError, unknown_name
+from kiloworlds.core.checks import require_array
+from kiloworlds.core.errors import unknown_name
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 
@@ -45,13 +46,5 @@ def as_payoffs(values: Any) -> Float[np.ndarray, "... 2 2 2"]:
             see = "kiloworlds.envs.multiagent.storm.games.GAMES"
             raise unknown_name("matrix game", values, GAMES, see)
         values = GAMES[values]
-    try:
-        payoffs = np.asarray(values, np.float32)
-    except (TypeError, ValueError):  # no numbers, or lists of unequal lengths
-        payoffs = np.zeros(0)
-    if payoffs.shape[-3:] != (2, 2, 2) or not np.isfinite(payoffs).all():
-        raise InvalidValueError(
-            f"payoff_matrix={values!r} must be finite numbers of the shape [2, 2, 2], one matrix for "
-            "each player, such as (((3, 0), (5, 1)), ((3, 5), (0, 1)))."
-        )
-    return payoffs
+    what = "one matrix for each player, such as (((3, 0), (5, 1)), ((3, 5), (0, 1)))"
+    return require_array("payoff_matrix", values, (2, 2, 2), what)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt8, UInt32
 
-from kiloworlds.core.checks import require_count, require_number
+from kiloworlds.core.checks import require_count, require_number, require_numbers
 from kiloworlds.core.environment import AgentKind, MultiAgentEnvironment, Step
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import random_index
@@ -161,8 +161,7 @@ class ManyPlayerStorm(MultiAgentEnvironment):
                 f"grid_size={grid_size} has {grid_size**2}. The smallest that holds them is "
                 f"{int(np.ceil(np.sqrt(things)))}."
             )
-        if np.ndim(freeze_penalty) == 0:
-            require_number("freeze_penalty", freeze_penalty, 1, whole=True)
+        require_numbers("freeze_penalty", freeze_penalty, 1, whole=True)
         if num_inner_steps is not None:
             require_count("num_inner_steps", num_inner_steps)
         self.payoff_matrix = as_payoffs(payoff_matrix)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, UInt8
 
-from kiloworlds.core.checks import require_count, require_flag, require_number
+from kiloworlds.core.checks import require_count, require_flag, require_numbers
 from kiloworlds.core.environment import AgentKind, MultiAgentEnvironment, Step
 from kiloworlds.core.random import random_index
 from kiloworlds.core.spaces import Box, Dict, Discrete
@@ -149,8 +149,7 @@ class TwoPlayerStorm(MultiAgentEnvironment):
     )
 
     def __check_init__(self):
-        if np.ndim(self.freeze_penalty) == 0:
-            require_number("freeze_penalty", self.freeze_penalty, 1, whole=True)
+        require_numbers("freeze_penalty", self.freeze_penalty, 1, whole=True)
         if self.num_inner_steps is not None:
             require_count("num_inner_steps", self.num_inner_steps)
         require_flag("fixed_coin_location", self.fixed_coin_location)
