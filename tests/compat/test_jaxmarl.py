@@ -117,6 +117,11 @@ def test_what_is_wrong_is_named():
     [
         (None, "actions of type NoneType; give a dictionary"),
         (np.zeros(3, int), "actions of type ndarray; give a dictionary"),
+        ({"bob": 1}, r"'bob' is no agent of Relay.* Its agents are"),
+        ({"runner_1": 9}, r"action of agent 'runner_1' is 9, outside Discrete"),
+        ({"runner_1": 2**40}, r"action of agent 'runner_1' is 1099511627776, outside Discrete"),
+        ({"runner_1": 0.5}, r"action of agent 'runner_1' is 0.5, outside Discrete"),
+        ({"runner_1": [0, [1]]}, r"action of agent 'runner_1' is \[0, \[1\]\]; it must be numbers"),
         ({"runner_1": None}, "action of agent 'runner_1' is None; it must be numbers of shape"),
         ({"runner_1": "left"}, "action of agent 'runner_1' is 'left'"),
         ({"runner_1": np.zeros(2, int)}, r"agent 'runner_1' has shape \(2,\); it must be \(\)"),
@@ -141,10 +146,30 @@ def test_keys_of_every_generator(impl):
         assert sorted(observations) == env.agents
 
 
-@pytest.mark.parametrize("key", [0, None, np.zeros(2), jnp.zeros((3, 2), jnp.uint32)])
+@pytest.mark.parametrize("key", [0, None, "x", np.zeros(2), jnp.zeros((3, 2), jnp.uint32)])
 def test_what_is_no_key(key):
-    with pytest.raises(InvalidValueError, match="is not one key"):
+    with pytest.raises(InvalidValueError, match="is not one key") as caught:
         ours.JaxMARLEnv(Relay()).reset(key)
+    assert "Tracer" not in str(caught.value)
+
+
+def test_continuous_actions_may_be_lists_but_not_nan():
+    env = ours.make("MPE_simple_spread_v3", action_type="Continuous")
+    _, state = env.reset(KEY)
+    listed = env.step(KEY, state, dict.fromkeys(env.agents, (0, 0, 1.0, 0, 0)))
+    arrays = env.step(KEY, state, dict.fromkeys(env.agents, jnp.array([0, 0, 1.0, 0, 0])))
+    np.testing.assert_array_equal(listed[0]["agent_0"], arrays[0]["agent_0"])
+    with pytest.raises(InvalidValueError, match="must be finite"):
+        env.step(KEY, state, dict.fromkeys(env.agents, np.full(5, np.nan)))
+    with pytest.raises(InvalidValueError, match="got the state None"):
+        env.step(KEY, None, dict.fromkeys(env.agents, np.zeros(5)))
+
+
+def test_one_environment_has_one_set_of_parameters():
+    with pytest.raises(InvalidValueError, match=r"for kiloworlds\.make, which makes many"):
+        ours.make("MPE_simple_spread_v3", local_ratio=np.array([0.5]))
+    with pytest.raises(InvalidValueError, match="it must have 0 axes"):
+        ours.make("MPE_simple_spread_v3", local_ratio=np.linspace(0, 1, 3))
 
 
 def test_names_that_are_not_there():
@@ -298,6 +323,8 @@ def test_rounds_of_steps(name, given, limit):
         ("overcooked_v2", {"layout": 3}, "give the name of a kitchen, or a text"),
         ("overcooked_v2", {"op_ingredient_permutations": 3}, "permuted_ingredients=3 must be"),
         ("overcooked", {"layout": {"width": 3, "height": 3}}, "it lacks wall_idx, agent_idx"),
+        ("overcooked", {"layout": _KITCHEN | {"foo": 1}}, "layout='foo' is not supported"),
+        ("overcooked", {"layout": _KITCHEN | {"height": 10**6}}, "layout: height=1000000 .* is 64"),
         ("overcooked", {"layout": _KITCHEN | {"width": "x"}}, "layout: width='x' must be a whole"),
         ("overcooked", {"layout": _KITCHEN | {"pot_idx": [9]}}, "layout: pot_idx=9 .* 0 and 8"),
         ("SMAX", {"num_allies": "x"}, "num_allies='x' must be a whole number"),

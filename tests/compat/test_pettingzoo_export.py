@@ -149,7 +149,7 @@ def test_wrong_actions_are_named():
     good = {"runner_0": 0, "runner_1": 0, "runner_2": 0}
     with pytest.raises(InvalidValueError, match="no action of agent 'runner_1', which lives"):
         env.step({"runner_0": 0, "runner_2": 0})
-    with pytest.raises(InvalidValueError, match=r"'runer_1', which is no agent.*mean 'runner_1'"):
+    with pytest.raises(InvalidValueError, match=r"'runer_1' is no agent of.*mean 'runner_1'"):
         env.step(good | {"runer_1": 0})
     for action in (4, -1, None, 0.5):
         message = rf"action of agent 'runner_2' is {action}, outside Discrete\(4\)"
@@ -165,10 +165,13 @@ def test_wrong_actions_are_named():
 def test_continuous_actions_of_another_shape_are_refused():
     env = kw.to_pettingzoo("mpe/simple_spread_v3", continuous_actions=True)
     env.reset(seed=0)
-    for action in (np.zeros(3, np.float32), "x", None):
+    nan = np.full(5, np.nan, np.float32)
+    for action in (np.zeros(3, np.float32), "x", None, [0, [1], 0, 0, 0], nan):
         with pytest.raises(InvalidValueError, match=r"agent 'agent_0' is .*, outside Box"):
             env.step(dict.fromkeys(env.agents, action))
     env.step(dict.fromkeys(env.agents, np.full(5, 7.0)))  # clipped
+    with pytest.raises(InvalidValueError, match="'agent_7' is no agent of"):
+        env.action_space("agent_7")
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import gymnasium
 import jax
 import numpy as np
 import pytest
@@ -21,6 +22,21 @@ def test_kinds_of_agents_have_names_and_members():
     space = Discrete(2)
     with pytest.raises(InvalidValueError, match="the kind 'ghost' has no agents"):
         kw.AgentKind("ghost", (), space, space)
+    for wrong, message in (
+        ({"name": ""}, "a kind of agents needs a name, not ''"),
+        ({"agents": "xy"}, "the agents of the kind 'a' are 'xy'; give their names"),
+        (
+            {"action_space": gymnasium.spaces.Discrete(2)},
+            r"action_space .*Discrete\(2\); give one of",
+        ),
+        ({"observation_space": None}, "observation_space of the kind 'a' is None"),
+    ):
+        right = {"name": "a", "agents": ("x",), "observation_space": space, "action_space": space}
+        with pytest.raises(InvalidValueError, match=message):
+            kw.AgentKind(**(right | wrong))
+    for count in (10**9, 1.5, "2"):
+        with pytest.raises(InvalidValueError, match=r"count=.* must be a whole number"):
+            kw.AgentKind.numbered("a", count, space, space)
     one, other = (kw.AgentKind("a", (agent,), space, space) for agent in ("x", "y"))
     with pytest.raises(InvalidValueError, match="two kinds of the environment are called 'a'"):
         check_kinds((one, other))

@@ -74,15 +74,17 @@ def test_an_unknown_argument_is_named_with_the_nearest_and_all_others():
     assert "max_episode_steps" in sentence
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), {}, [], "9", None, [1.0, np.nan]])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), 1j, {}, [], "9", None, [1.0, np.nan]]
+)
 def test_a_parameter_that_is_no_finite_number_is_refused(value):
-    with pytest.raises(InvalidValueError, match=r"gravity=.* must be a finite number; .* is 9\.8"):
+    with pytest.raises(InvalidValueError, match=r"gravity=.* must be a finite number, or .* is 9\.8"):
         make_environment("CartPole-v1", gravity=value)
 
 
 def test_a_number_that_may_be_left_out_is_one_or_none():
     assert make_environment("navigation/random-1r", min_goal_distance=None)
-    with pytest.raises(InvalidValueError, match="min_goal_distance='x' must be a finite number"):
+    with pytest.raises(InvalidValueError, match="min_goal_distance='x' must be a finite number, or one for each"):
         make_environment("navigation/random-1r", min_goal_distance="x")
 
 
@@ -90,6 +92,12 @@ def test_a_number_that_may_be_left_out_is_one_or_none():
 def test_an_id_that_is_no_string_is_refused(id):
     with pytest.raises(InvalidValueError, match="is no id of an environment"):
         make_environment(id)
+
+
+def test_numbers_of_numpy_are_taken_as_python_s():
+    env = make_environment("mpe/simple_spread_v3", N=np.int64(4))
+    assert env.num_agents == 4
+    assert type(env.unwrapped.N) is int
 
 
 def test_an_error_inside_a_constructor_is_not_disguised(specs):

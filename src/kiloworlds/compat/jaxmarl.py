@@ -22,8 +22,9 @@ from kiloworlds.compat.jaxmarl_names import (
 from kiloworlds.core.environment import MultiAgentEnvironment, State
 from kiloworlds.core.errors import InvalidValueError, did_you_mean
 from kiloworlds.core.random import FAST_IMPL
-from kiloworlds.core.registry import make_environment
+from kiloworlds.core.registry import find_spec, make_environment
 from kiloworlds.core.spaces import Discrete, Space
+from kiloworlds.vector.functional import split_parameters
 
 __all__ = [
     "JaxMARLEnv",
@@ -122,6 +123,7 @@ class JaxMARLEnv:
         Args:
             key: a key of any kind, those of `jax.random.PRNGKey` included.
         """
+        _check_key(key)
         return self._reset(key)
 
     def step(
@@ -146,14 +148,14 @@ class JaxMARLEnv:
             InvalidValueError: an action is missing, or `reset_state` is given for an environment whose
                 observations are no function of the state.
         """
-        self._check_actions(actions)
+        actions = self._checked(key, state, actions)
         return self._step(key, state, actions, reset_state)
 
     def step_env(
         self, key: Key[Array, ""] | UInt32[Array, "2"], state: State, actions: ByAgent
     ) -> tuple[ByAgent, State, ByAgent, ByAgent, dict[str, Any]]:
         """The same without starting over."""
-        self._check_actions(actions)
+        actions = self._checked(key, state, actions)
         return self._step_env(key, state, actions)
 
     def get_obs(self, state: State) -> ByAgent:
@@ -273,7 +275,17 @@ class JaxMARLEnv:
         }
         return next(iter(blocks.values())) if self._single else blocks
 
-    def _check_actions(self, actions: ByAgent) -> None:
+    def _checked(self, key: PyTree, state: State, actions: ByAgent) -> ByAgent:
+        """The actions, after a look at all that a step is given.
+
+        Raises:
+            InvalidValueError: something does not fit.
+        """
+        _check_key(key)
+        if state is None:
+            raise InvalidValueError(
+                "step() got the state None; give what reset() or step() returned."
+            )
         if not isinstance(actions, Mapping):
             raise InvalidValueError(
                 f"step() got actions of type {type(actions).__name__}; give a dictionary by agent."
@@ -284,21 +296,49 @@ class JaxMARLEnv:
                     f"step() got no action of agent {agent!r}; it got those of {list(actions)}. Every "
                     "agent needs one, dead ones too, of whom it is not read."
                 )
-            self._check_action(agent, actions[agent])
+        for agent in actions:
+            self.action_space(agent)  # raises for who is none
+        return {agent: self._checked_action(agent, actions[agent]) for agent in self.agents}
 
-    def _check_action(self, agent: str, action: Any) -> None:
-        wanted = getattr(self.action_spaces[agent], "shape", None)
+    def _checked_action(self, agent: str, action: Any) -> Any:
+        space: Any = self.action_spaces[agent]
+        wanted = getattr(space, "shape", None)
         if wanted is None:  # of several parts
-            return
-        if not isinstance(action, jax.Array) and np.asarray(action).dtype.kind not in "biuf":
+            return action
+        shape = np.shape(action) if isinstance(action, jax.Array) else _shape_of_numbers(action)
+        if shape is None:
             raise InvalidValueError(
                 f"the action of agent {agent!r} is {action!r}; it must be numbers of shape {wanted}."
             )
-        if np.shape(action) != wanted:
+        if shape != wanted:
             raise InvalidValueError(
-                f"the action of agent {agent!r} has shape {np.shape(action)}; it must be {wanted}, of "
-                "one environment: jax.vmap steps many."
+                f"the action of agent {agent!r} has shape {shape}; it must be {wanted}, of one "
+                "environment: jax.vmap steps many."
             )
+        if isinstance(action, jax.Array):  # looking at its value would wait for the device
+            return action
+        value = np.asarray(action)
+        discrete = isinstance(space, Discrete)
+        if discrete and not (
+            value.dtype.kind in "iu" and space.start <= value < space.start + space.n
+        ):
+            raise InvalidValueError(
+                f"the action of agent {agent!r} is {action!r}, outside {space}."
+            )
+        if not np.isfinite(value).all():
+            raise InvalidValueError(
+                f"the action of agent {agent!r} is {action!r}; it must be finite."
+            )
+        return value.astype(np.int32) if discrete else value
+
+
+def _shape_of_numbers(action: Any) -> tuple[int, ...] | None:
+    """The shape of numbers of Python or NumPy; None for anything else."""
+    try:
+        value = np.asarray(action)
+    except ValueError:  # lists of unequal lengths
+        return None
+    return value.shape if value.dtype.kind in "biuf" else None
 
 
 def _members(env: MultiAgentEnvironment, names: tuple[str, ...]) -> Iterator[tuple[str, Any, int]]:
@@ -311,22 +351,39 @@ def _members(env: MultiAgentEnvironment, names: tuple[str, ...]) -> Iterator[tup
 
 def _fast(key: PyTree, use: int) -> Key[Array, ""]:
     """A fast key for one `use` of a key of any kind: 0 a step, 1 a reset, 2 the reset in a step."""
-    shape, dtype = np.shape(key), getattr(key, "dtype", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if not (shape == () if typed else dtype == jnp.uint32 and shape in ((2,), _RBG_SHAPE)):
-        raise InvalidValueError(
-            f"{reprlib.repr(key)} is not one key; give jax.random.key(seed) or "
-            "jax.random.PRNGKey(seed), and many of them to jax.vmap of the method."
-        )
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     words = jax.random.key_data(key) if typed else jnp.asarray(key)
     if words.shape == _RBG_SHAPE:
         words = jax.random.bits(jax.random.wrap_key_data(words, impl="rbg"), (2,), jnp.uint32)
     return jax.random.fold_in(jax.random.wrap_key_data(words, impl=FAST_IMPL), use)
 
 
+def _check_key(key: Any) -> None:
+    """Raises InvalidValueError for what is not one key, of any kind."""
+    shape, dtype = getattr(key, "shape", None), getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (shape == () if typed else dtype == jnp.uint32 and shape in ((2,), _RBG_SHAPE)):
+        raise InvalidValueError(
+            f"{reprlib.repr(key)} is not one key; give jax.random.key(seed) or "
+            "jax.random.PRNGKey(seed), and many of them to jax.vmap of the method."
+        )
+
+
 def _either(mask: Bool[Array, ""], where_true: PyTree, where_false: PyTree) -> PyTree:
     """Chooses leaf-wise between two states or observations."""
     return jax.tree.map(lambda one, other: jnp.where(mask, one, other), where_true, where_false)
+
+
+def _check_single(id: str, env: MultiAgentEnvironment, parameters: dict[str, Any]) -> None:
+    """Raises InvalidValueError for parameters that differ between environments."""
+    spec = find_spec(id)
+    assert spec is not None  # it was made by it
+    batched, _ = split_parameters(env, spec.build_reference(**parameters), 1)
+    if jax.tree.leaves(batched):
+        raise InvalidValueError(
+            "parameters that differ between environments are for kiloworlds.make, which makes many; "
+            "jaxmarl's make makes one."
+        )
 
 
 def make(env_id: str, **env_kwargs: Any) -> JaxMARLEnv:
@@ -358,6 +415,7 @@ def make(env_id: str, **env_kwargs: Any) -> JaxMARLEnv:
     env = make_environment(wanted.id, **wanted.parameters)
     if not isinstance(env, MultiAgentEnvironment):
         raise InvalidValueError(f"{env_id} has a single agent; kiloworlds.make runs it.")
+    _check_single(wanted.id, env, wanted.parameters)
     return JaxMARLEnv(
         env,
         agents=tuple(map(wanted.agents, env.possible_agents)),

@@ -163,6 +163,8 @@ _LETTERS = {  # what jaxmarl's layouts hold, in the order in which letters go ov
     "pot_idx": "P",
 }
 
+_LONGEST_SIDE = 64
+
 overcooked_layouts: dict[str, str] = {name: name for name in LAYOUTS}
 """The kitchens of Overcooked by name, for `make("overcooked", layout=...)`."""
 
@@ -195,8 +197,14 @@ def _drawn_layout(layout: Mapping[str, Any]) -> str:
         reason = (
             f"it lacks {', '.join(missing)}; give the name of a kitchen, a text or all of these"
         )
-        raise refuse("make", "layout", dict(layout), reason)
-    width, height = (require_count(f"layout: {name}", layout[name]) for name in ("width", "height"))
+        raise refuse("make", "layout", sorted(layout), reason)
+    unknown = [name for name in layout if name not in ("width", "height", *_LETTERS)]
+    if unknown:
+        reason = f"known are width, height, {', '.join(_LETTERS)}"
+        raise refuse("make", "layout", unknown[0], reason)
+    for name in ("width", "height"):
+        require_number(f"layout: {name}", layout[name], 1, _LONGEST_SIDE, whole=True)
+    width, height = layout["width"], layout["height"]
     cells = [" "] * (width * height)
     for name, letter in _LETTERS.items():
         for cell in np.ravel(layout[name]).tolist():

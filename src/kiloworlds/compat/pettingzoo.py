@@ -89,11 +89,20 @@ class CompiledParallelEnv(ParallelEnv):
 
     def observation_space(self, agent: str) -> gymnasium.Space:
         """The space of what an agent observes, always the same object."""
+        self._check_agent(agent)
         return self.observation_spaces[agent]
 
     def action_space(self, agent: str) -> gymnasium.Space:
         """The space of an agent's actions, always the same object."""
+        self._check_agent(agent)
         return self.action_spaces[agent]
+
+    def _check_agent(self, agent: str) -> None:
+        if agent not in self.action_spaces:
+            raise InvalidValueError(
+                f"{agent!r} is no agent of {self}.{did_you_mean(str(agent), self.possible_agents)} Its "
+                f"agents are {self.possible_agents}."
+            )
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
@@ -143,12 +152,7 @@ class CompiledParallelEnv(ParallelEnv):
                 f"step() got actions of type {type(actions).__name__}; give a dictionary by agent."
             )
         for agent in actions:
-            if agent not in self.action_spaces:
-                raise InvalidValueError(
-                    f"step() got an action of {agent!r}, which is no agent of {self}."
-                    f"{did_you_mean(str(agent), self.possible_agents)} Its agents are "
-                    f"{self.possible_agents}."
-                )
+            self._check_agent(agent)
         blocks = {}
         for kind in self._kinds:
             rows = [
@@ -172,8 +176,7 @@ class CompiledParallelEnv(ParallelEnv):
         elif space.shape is None:  # of several parts, which the vector looks at
             fits = True
         else:  # what lies outside a box is clipped, by the vector
-            numbers = np.asarray(action)
-            fits = numbers.shape == space.shape and numbers.dtype.kind in "biuf"
+            fits = _are_numbers(action, space.shape)
         if not fits:
             raise InvalidValueError(
                 f"the action of agent {agent!r} is {action!r}, outside {space}."
@@ -229,6 +232,15 @@ class CompiledParallelEnv(ParallelEnv):
 
     def close(self) -> None:
         self._vector.close()
+
+
+def _are_numbers(action: Any, shape: tuple[int, ...]) -> bool:
+    """Whether an action is finite numbers of a shape."""
+    try:
+        numbers = np.asarray(action, np.float64)
+    except (TypeError, ValueError):  # no numbers, or lists of unequal lengths
+        return False
+    return numbers.shape == shape and bool(np.isfinite(numbers).all())
 
 
 def _render_modes(env: Environment) -> list[str]:

@@ -3,6 +3,7 @@
 Letters used in shapes: A agents, K agents of one kind, and `...` for whatever a space prescribes.
 """
 
+import reprlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -12,12 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from kiloworlds.core.checks import require_number
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.spaces import Box, Dict, Repeated, Space
 
 State = PyTree
 Observation = PyTree
 Action = PyTree
+
+
+_MOST_AGENTS = 100_000
+"""Of a kind."""
 
 
 class Step(NamedTuple):
@@ -137,14 +143,29 @@ class AgentKind:
     action_space: Space
 
     def __post_init__(self):
+        if not isinstance(self.name, str) or not self.name:
+            raise InvalidValueError(f"a kind of agents needs a name, not {self.name!r}.")
         if not self.agents:
             raise InvalidValueError(f"the kind {self.name!r} has no agents; give it one or more.")
+        if isinstance(self.agents, str) or not all(isinstance(one, str) for one in self.agents):
+            raise InvalidValueError(
+                f"the agents of the kind {self.name!r} are {reprlib.repr(self.agents)}; give their "
+                f"names, such as ('{self.name}_0',)."
+            )
+        for what in ("observation_space", "action_space"):
+            space = getattr(self, what)
+            if not isinstance(space, Space):
+                raise InvalidValueError(
+                    f"the {what} of the kind {self.name!r} is {reprlib.repr(space)}; give one of "
+                    "kiloworlds.core.spaces (its from_gymnasium converts Gymnasium's)."
+                )
 
     @classmethod
     def numbered(
         cls, name: str, count: int, observation_space: Space, action_space: Space
     ) -> "AgentKind":
         """`count` agents called "name_0", "name_1", ..."""
+        require_number("count", count, 0, _MOST_AGENTS, whole=True)
         agents = tuple(f"{name}_{index}" for index in range(count))
         return cls(name, agents, observation_space, action_space)
 

@@ -48,7 +48,8 @@ def check_numbers(id: str, constructor: Callable[..., Any], arguments: dict[str,
         if not _is_finite(value):
             shown = "None" if default is None else format(default, "g")
             raise InvalidValueError(
-                f"{id}: {name}={reprlib.repr(value)} must be a finite number; the default is {shown}."
+                f"{id}: {name}={reprlib.repr(value)} must be a finite number, or one for each "
+                f"environment; the default is {shown}."
             )
 
 
@@ -56,8 +57,10 @@ def _is_finite(value: Any) -> bool:
     if isinstance(value, Tracer):
         return True
     array = np.asarray(value)
-    is_number = jnp.issubdtype(array.dtype, jnp.number) and array.size > 0
-    return is_number and bool(np.isfinite(array).all())
+    is_number = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.integer, jnp.floating))
+    if not is_number or not array.size:
+        return False
+    return bool(np.isfinite(array).all())
 
 
 def is_batched(value: Any) -> bool:

@@ -57,10 +57,7 @@ class EnvSpec:
         if isinstance(constructor, str):
             module, _, name = constructor.partition(":")
             constructor = getattr(importlib.import_module(module), name)
-        arguments = self.kwargs | {
-            name: np.asarray(value) if is_batched(value) else value
-            for name, value in kwargs.items()
-        }
+        arguments = self.kwargs | {name: _plain(value) for name, value in kwargs.items()}
         limit = arguments.pop(_LIMIT, self.max_episode_steps)
         if limit is not None:
             require_number(f"{self.id}: {_LIMIT}", limit, 1, whole=True)
@@ -74,6 +71,13 @@ class EnvSpec:
         told; wrapped in a time limit exactly if `build(**kwargs)` is."""
         limit = {"max_episode_steps": kwargs[_LIMIT]} if _LIMIT in kwargs else {}
         return self.build(**limit)
+
+
+def _plain(value: Any) -> Any:
+    """A list with a number for each environment as an array, NumPy's numbers as Python's."""
+    if is_batched(value):
+        return np.asarray(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 _specs: dict[str, EnvSpec] = {}

@@ -559,6 +559,7 @@ def test_the_picture_shows_armies_shots_and_health():
         ({"attack_mode": "closet"}, "Did you mean 'closest'?"),
         ({"enemy_shoots": 1}, "enemy_shoots=1 must be True or False"),
         ({"world_steps_per_env_step": 0}, "the nearest valid value is 1"),
+        ({"world_steps_per_env_step": 10**9}, "the nearest valid value is 1000"),
         ({"map_width": 0}, "map_width=0 .*the nearest valid value is 8"),
         ({"unit_types": 3}, "unit_types=3 must be UnitTypes"),
         (

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from kiloworlds.core.checks import require_choice, require_count, require_flag, require_numbers
+from kiloworlds.core.checks import require_choice, require_flag, require_number, require_numbers
 from kiloworlds.core.environment import AgentKind, MultiAgentEnvironment, Step
 from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.envs.multiagent.battle import (
@@ -30,6 +30,8 @@ from kiloworlds.envs.multiagent.battle.scenarios import (
     as_unit_types,
     find_scenario,
 )
+
+_MOST_INSTANTS = 1000  # of an action
 
 
 class BattleState(NamedTuple):
@@ -156,7 +158,8 @@ class Battle(MultiAgentEnvironment):
             "use_self_play_reward",
         ):
             require_flag(name, getattr(self, name))
-        require_count("world_steps_per_env_step", self.world_steps_per_env_step)
+        steps = self.world_steps_per_env_step
+        require_number("world_steps_per_env_step", steps, 1, _MOST_INSTANTS, whole=True)
         for name in ("map_width", "map_height"):
             require_numbers(name, getattr(self, name), starts.SMALLEST_MAP)
         require_numbers("time_per_step", self.time_per_step, 0.0)

@@ -78,6 +78,7 @@ class SimpleSpread(ParticleEnvironment):
     def __check_init__(self):
         require_crowd("N", self.N)
         require_flag("continuous_actions", self.continuous_actions)
+        require_numbers("contact_margin", self.contact_margin, 1e-6)
         require_flag("terminate_on_success", self.terminate_on_success)
         require_neighbors("num_agent_neighbors", self.num_agent_neighbors)
         require_neighbors("num_landmark_neighbors", self.num_landmark_neighbors)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Key, PyTree
 
-from kiloworlds.core.checks import require_flag
+from kiloworlds.core.checks import require_flag, require_numbers
 from kiloworlds.core.environment import AgentKind
 from kiloworlds.envs.multiagent.mpe.checks import require_crowd, require_neighbors
 from kiloworlds.envs.multiagent.mpe.controls import Controls
@@ -83,6 +83,7 @@ class SimpleTag(ParticleEnvironment):
         require_crowd("num_adversaries", self.num_adversaries)
         require_crowd("num_obstacles", self.num_obstacles, fewest=0)
         require_flag("continuous_actions", self.continuous_actions)
+        require_numbers("contact_margin", self.contact_margin, 1e-6)
         require_flag("terminate_on_success", self.terminate_on_success)
         require_neighbors("num_agent_neighbors", self.num_agent_neighbors)
         require_neighbors("num_landmark_neighbors", self.num_landmark_neighbors)

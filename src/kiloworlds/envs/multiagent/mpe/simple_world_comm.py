@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree, UInt32
 
-from kiloworlds.core.checks import require_flag, require_number
+from kiloworlds.core.checks import require_flag, require_number, require_numbers
 from kiloworlds.core.environment import AgentKind
 from kiloworlds.envs.multiagent.mpe.checks import require_crowd
 from kiloworlds.envs.multiagent.mpe.controls import Controls
@@ -112,6 +112,7 @@ class SimpleWorldComm(ParticleEnvironment):
         require_crowd("num_food", self.num_food)
         require_number("num_forests", self.num_forests, 0, _MOST_FORESTS, whole=True)
         require_flag("continuous_actions", self.continuous_actions)
+        require_numbers("contact_margin", self.contact_margin, 1e-6)
 
     @property
     def kinds(self) -> tuple[AgentKind, ...]:
