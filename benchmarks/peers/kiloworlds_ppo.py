@@ -46,7 +46,7 @@ class Trainings:
         kwargs = config.env_kwargs
         start = time.perf_counter()
         self._training = fused_training(config, spec.build(**kwargs), spec.build(**kwargs))
-        _ = self._training.programs
+        _ = self._training.program
         self.facts = {
             "compile_seconds": time.perf_counter() - start,
             "num_envs": config.num_envs,

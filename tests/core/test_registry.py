@@ -78,13 +78,17 @@ def test_an_unknown_argument_is_named_with_the_nearest_and_all_others():
     "value", [float("nan"), float("inf"), 1j, {}, [], "9", None, [1.0, np.nan]]
 )
 def test_a_parameter_that_is_no_finite_number_is_refused(value):
-    with pytest.raises(InvalidValueError, match=r"gravity=.* must be a finite number, or .* is 9\.8"):
+    with pytest.raises(
+        InvalidValueError, match=r"gravity=.* must be a finite number, or .* is 9\.8"
+    ):
         make_environment("CartPole-v1", gravity=value)
 
 
 def test_a_number_that_may_be_left_out_is_one_or_none():
     assert make_environment("navigation/random-1r", min_goal_distance=None)
-    with pytest.raises(InvalidValueError, match="min_goal_distance='x' must be a finite number, or one for each"):
+    with pytest.raises(
+        InvalidValueError, match="min_goal_distance='x' must be a finite number, or one for each"
+    ):
         make_environment("navigation/random-1r", min_goal_distance="x")
 
 

@@ -12,12 +12,9 @@ import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.training import run as run_module
 from kiloworlds.training.config import build_config
-from kiloworlds.training.run import (
-    NoRunError,
-    RunDirectoryError,
-    create_run_directory,
-    read_metrics,
-)
+from kiloworlds.training.metrics_file import read_metrics
+from kiloworlds.training.run_directory import create_run_directory
+from kiloworlds.training.run_errors import NoRunError, RunDirectoryError
 
 
 @pytest.fixture(scope="module")
@@ -102,31 +99,6 @@ def test_a_run_without_a_checkpoint_says_so(path):
     shutil.rmtree(_checkpoint(path))
     (path / "checkpoints" / "640").mkdir()
     with pytest.raises(RunDirectoryError, match="holds no checkpoint"):
-        kw.load(path).policy  # noqa: B018
-
-
-def _flip(content):
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax's threads
-@pytest.mark.parametrize("damage", [_flip, lambda content: content[: len(content) // 2]])
-@pytest.mark.parametrize("part", ["_METADATA", "manifest.ocdbt", "d/*"])
-def test_a_damaged_checkpoint_is_named(path, part, damage):
-    for file in _checkpoint(path).glob(part):
-        file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(RunDirectoryError, match=r"checkpoints/640' is damaged.*Error: ") as error:
-        kw.load(path).policy  # noqa: B018
-    assert len(str(error.value)) < 600
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("part", ["_METADATA", "manifest.ocdbt", "d"])
-def test_a_checkpoint_with_a_part_missing_is_named(path, part):
-    missing = _checkpoint(path) / part
-    shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
-    with pytest.raises(RunDirectoryError, match="checkpoints/640' is damaged"):
         kw.load(path).policy  # noqa: B018
 
 

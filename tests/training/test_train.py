@@ -19,9 +19,10 @@ from kiloworlds.training.config import TrainConfig, build_config
 from kiloworlds.training.evaluate import evaluate
 from kiloworlds.training.fused import FusedTraining
 from kiloworlds.training.host import HostTraining
+from kiloworlds.training.metrics_file import read_metrics
 from kiloworlds.training.placement import Axis, choose_placement
-from kiloworlds.training.run import RunDirectoryError, read_metrics
-from kiloworlds.training.train import DivergedError
+from kiloworlds.training.run_errors import RunDirectoryError
+from kiloworlds.training.trainer import DivergedError
 
 # Minibatches of 256.
 LARGE = {"num_steps": 64, "num_minibatches": 1, "total_steps": 1024}
@@ -271,7 +272,8 @@ def test_an_interrupted_training_on_a_simulator_ends_after_the_update(tmp_path, 
     settings = {"num_envs": 1, "num_steps": 32, "total_steps": 10**6, "backend": "sync"}
     run = kw.train("ppo", "impatient:Env", run_dir=tmp_path / "run", **settings)
     assert run.interrupted
-    assert run.metrics["step"].tolist() == [64]
+    assert run.signal == signal.SIGTERM
+    assert run.load_checkpoint().step == 64
 
 
 def test_ctrl_c_leaves_a_usable_run(tmp_path):
@@ -408,7 +410,7 @@ def test_observations_of_bytes_and_bits(narrow, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*NaN value")
-def test_a_training_that_diverges_says_so_and_keeps_what_it_learnt(narrow, tmp_path):
+def test_a_training_that_diverges_says_so_and_saves_no_nonsense(narrow, tmp_path):
     with pytest.raises(DivergedError, match=r"value_loss.* not finite at step 64"):
         kw.train(
             "ppo",
@@ -418,7 +420,8 @@ def test_a_training_that_diverges_says_so_and_keeps_what_it_learnt(narrow, tmp_p
             on_nonfinite="ignore",
             **TINY,
         )
-    assert kw.load(tmp_path / "run").policy is not None
+    with pytest.raises(RunDirectoryError, match="holds no checkpoint"):  # none that is finite
+        kw.load(tmp_path / "run").policy  # noqa: B018
 
 
 def test_an_error_of_the_caller_costs_nothing_that_was_learnt(tmp_path):

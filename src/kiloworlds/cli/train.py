@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ Trains an agent: kiloworlds train ALGORITHM ENV [flags].
 
 Settings come from the preset of the environment, then from --config, then from flags; where the
 environment is named, the defaults below are those of its preset. Parameters of the environment:
---env.length 0.7, or --env-kwargs '{"length": 0.7}'. Ctrl-C ends early and keeps what was learnt."""
+--env.length 0.7, or --env-kwargs '{"length": 0.7}'. Ctrl-C ends early and keeps what was learnt:
+--run-dir RUN --resume goes on with a run as if it had never stopped."""
 
-_INTERRUPTED = 130
+_SIGNALLED = 128  # plus the signal's number, as shells have it
 _ROUNDED_UP = 1.01  # below a hundredth more steps nobody wants to hear of it
 _NAMED = {
     "--algo": "algorithm",
@@ -45,6 +47,10 @@ class Options(options.Common):
     """Directory of the run; runs/ALGORITHM/ENV_1, ENV_2, ... if not given."""
     config: Path | None = None
     """YAML or JSON file with settings, such as the config.yaml of an earlier run."""
+    resume: options.Flag = False
+    """Go on with the run in --run-dir from its newest checkpoint; its settings are the defaults."""
+    override: options.Flag = False
+    """With --resume: let settings differ that make it another training."""
 
 
 def run(arguments: list[str]) -> int:
@@ -57,6 +63,8 @@ def run(arguments: list[str]) -> int:
         for known in ALGORITHMS:
             kinds |= {name: setting.kind for name, setting in settings_of(known).items()}
         from_file = read_config_file(Path(named["config"]), kinds)
+    old = _settings_of_old_run(arguments)
+    from_file = old | from_file
     algorithm = named.get("algorithm", from_file.pop("algorithm", None))
     env_id = named.get("env_id", from_file.pop("env_id", None))
     if "-h" in arguments or "--help" in arguments:
@@ -72,6 +80,19 @@ def run(arguments: list[str]) -> int:
     if (settings["preprocessing"] or "").startswith("{"):
         settings["preprocessing"] = options.mapping(settings["preprocessing"])
     return _train(algorithm, env_id, settings, chosen)
+
+
+def _settings_of_old_run(arguments: Sequence[str]) -> dict[str, Any]:
+    """The settings of the run to go on with; none where training begins."""
+    if "--resume" not in arguments:
+        return {}
+    from kiloworlds.training.run import load
+
+    for index, word in enumerate(arguments):
+        flag, equals, value = word.partition("=")
+        if flag in ("--run-dir", "--run_dir"):
+            return dict(load(value if equals else "".join(arguments[index + 1 : index + 2])).config)
+    raise InvalidValueError("--resume goes on with the run in --run-dir: say which.")
 
 
 def _split_names(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -143,7 +164,7 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
 
     def on_start(path: Path, config: TrainConfig) -> None:
         shown.enter_context(display)
-        if chosen.run_dir is not None and path != Path(chosen.run_dir):
+        if not chosen.resume and chosen.run_dir is not None and path != Path(chosen.run_dir):
             message = f"{chosen.run_dir} holds a run already; this one goes to {path}."
             console.print(Text(message, "yellow"), soft_wrap=True)
         if total_steps > _ROUNDED_UP * config.total_steps:
@@ -155,7 +176,14 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
 
     with contextlib.ExitStack() as shown:
         result = train_config(
-            config, run_dir=chosen.run_dir, on_start=on_start, on_metrics=on_metrics
+            config,
+            run_dir=chosen.run_dir,
+            resume=chosen.resume,
+            override=chosen.override,
+            on_start=on_start,
+            on_metrics=on_metrics,
+            on_progress=display.update,
+            say=lambda words: console.print(Text(words, "yellow"), soft_wrap=True),
         )
     curve = _plot(result, console) if last else None
     final = mean_and_spread(last.get("rollout/ep_rew_mean"))
@@ -178,7 +206,7 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
     words = options.run_words(result.path, env_id, chosen.imports)
     told = "".join(f", {name} {value}" for name, value in outcome(last))
     _say_what_next(console, result, words, spread_text(final, seeds) + told, seeds, curve)
-    return _INTERRUPTED if result.interrupted else 0
+    return _SIGNALLED + (result.signal or signal.SIGINT) if result.interrupted else 0
 
 
 def _plot(result: Any, console: Console) -> Path | None:
@@ -200,7 +228,8 @@ def _say_what_next(
     path = shlex.quote(str(result.path))
     spread = f", mean and deviation over {seeds} seeds" if seeds > 1 else ""
     if result.interrupted:
-        console.print(Text("Interrupted: the run holds what was learnt until here.", "yellow"))
+        how = f"Interrupted. Resume with: kiloworlds train --run-dir {path} --resume"
+        console.print(Text(how, "yellow"), soft_wrap=True)
     console.print()
     for name, value in (
         ("run", path),

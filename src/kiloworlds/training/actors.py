@@ -35,15 +35,21 @@ class Actors:
         self._rollouts = [Future() for _ in range(num_updates)] if max_staleness else []
         self._thread: threading.Thread | None = None
 
-    def start(self, seed: int) -> None:
-        """Resets the environments and, if they may run ahead, sets them going."""
-        self._collector.start(seed)
+    def start(self, seed: int, first: int = 0) -> None:
+        """Resets the environments and, if they may run ahead, sets them going.
+
+        Args:
+            first: the number of the first rollout.
+        """
+        self._collector.start(seed, first)
         if self._max_staleness:
-            self._thread = threading.Thread(target=self._run, name="actors", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run, args=(first,), name="actors", daemon=True
+            )
             self._thread.start()
 
-    def _run(self) -> None:
-        for update, rollout in enumerate(self._rollouts):
+    def _run(self, first: int) -> None:
+        for update, rollout in enumerate(self._rollouts[first:], first):
             try:
                 rollout.set_result(
                     self._collector.collect(update, self._board, self._max_staleness)

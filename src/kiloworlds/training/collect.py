@@ -22,8 +22,8 @@ from kiloworlds.vector.process.pool import PoolExecutor
 class Collector(Protocol):
     """Collects one rollout after the other."""
 
-    def start(self, seed: int) -> None:
-        """Resets the environments."""
+    def start(self, seed: int, first: int) -> None:
+        """Resets the environments, for rollouts from number `first` on."""
 
     def collect(self, update: int, board: PolicyBoard, max_staleness: int) -> Collected:
         """The rollout that update number `update` learns from.
@@ -92,7 +92,7 @@ class SteppedCollector:
         self._keys_of, self._stopwatch = keys, stopwatch
         self._observations: PyTree = None
 
-    def start(self, seed: int) -> None:
+    def start(self, seed: int, first: int) -> None:
         self._observations, _ = self._envs.reset(seed=seed)
 
     def collect(self, update: int, board: PolicyBoard, max_staleness: int) -> Collected:
@@ -142,8 +142,10 @@ class StreamedCollector:
         self._keys: Any = None
         self._looked_at = 0.0
 
-    def start(self, seed: int) -> None:
+    def start(self, seed: int, first: int) -> None:
         self._envs.async_reset(seed=seed)
+        self._steps[:] = first * self._num_steps
+        self._calls = int(self._steps.sum())  # there were fewer, so that no key is used twice
         self._looked_at = time.perf_counter()
 
     def collect(self, update: int, board: PolicyBoard, max_staleness: int) -> Collected:

@@ -14,7 +14,7 @@ from kiloworlds.algorithms.pqn_vdn import PQNVDNConfig
 from kiloworlds.algorithms.qmix import QMIXConfig
 from kiloworlds.algorithms.self_play import SelfPlayConfig
 from kiloworlds.algorithms.vdn import VDNConfig
-from kiloworlds.core.checks import require_count, require_number
+from kiloworlds.core.checks import require_count, require_flag, require_number
 from kiloworlds.core.errors import InvalidValueError, UnknownNameError, unknown_name
 from kiloworlds.vector.pixels import pixel_options
 
@@ -68,6 +68,16 @@ class TrainConfig:
     on_nonfinite: str = "mask"
     """What to do about NaN or Inf from an environment of the process and thread backends: mask, raise,
     quarantine or ignore."""
+    checkpoint_seconds: float | None = 60.0
+    """Seconds between two checkpoints; None: only one at the end."""
+    checkpoint_updates: int | None = None
+    """Updates between two checkpoints, in place of seconds."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints stay."""
+    keep_best_checkpoint: bool = True
+    """Whether the one of the highest return while training stays too."""
+    keep_checkpoint_every: int | None = None
+    """Steps (per seed) after which each another one stays for good."""
     devices: int | None = None
     """Devices the seeds (or, for one seed, the environments) are spread over; None: as many as leave
     the result as it is."""
@@ -96,6 +106,13 @@ class TrainConfig:
         require_number("max_restarts", self.max_restarts, 0, whole=True)
         if self.max_worker_memory is not None:
             require_number("max_worker_memory", self.max_worker_memory, 1.0)
+        if self.checkpoint_seconds is not None:
+            require_number("checkpoint_seconds", self.checkpoint_seconds, 0.0)
+        for name in ("checkpoint_updates", "keep_checkpoint_every"):
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name), 1, whole=True)
+        require_number("keep_checkpoints", self.keep_checkpoints, 1, whole=True)
+        require_flag("keep_best_checkpoint", self.keep_best_checkpoint)
         require_number("max_staleness", self.max_staleness, 0, whole=True)
         if self.batch_size is not None:
             require_count("batch_size", self.batch_size, self.num_envs, "num_envs")

@@ -20,12 +20,16 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
+from kiloworlds.training.arrays import Arrays, from_arrays, to_arrays
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.placement import Axis, choose_placement
 from kiloworlds.vector.functional import VectorFunctions, VectorState
 
 CHUNK = 256
 """At most so many updates run per call of the compiled program."""
+
+
+_KEYS, _UPDATES = "environments/keys", "updates"
 
 
 class Episodes(NamedTuple):
@@ -183,18 +187,72 @@ class FusedLoop:
 
     def init(self) -> Any:
         """The state before the first update; every leaf has a leading seed axis."""
-        init, run = self.programs
-        return jax.device_put(init(self.seed_keys()), run.input_shardings[0][0])
+        with ThreadPoolExecutor(1) as background:
+            # XLA leaves Python's lock alone, so one program is traced while the other is compiled.
+            init = background.submit(self._traced_init.lower().compile)
+            _ = self.program
+            return self._on_devices(init.result()(self.seed_keys()))
 
     @functools.cached_property
-    def programs(self) -> tuple[Compiled, Compiled]:
-        """What makes the first state of seeds, and what runs updates: compiled side by side."""
-        init = self._init.trace(self.seed_keys())
-        with ThreadPoolExecutor(1) as background:
-            # XLA leaves Python's lock alone, so the second is traced while the first is compiled.
-            first = background.submit(init.lower().compile)
-            run = self._run.lower(init.out_info, jnp.int32(0)).compile()
-            return first.result(), run
+    def _traced_init(self) -> Any:
+        return self._init.trace(self.seed_keys())
+
+    @functools.cached_property
+    def program(self) -> Compiled:
+        """What runs updates, compiled."""
+        return self._run.lower(self._traced_init.out_info, jnp.int32(0)).compile()
+
+    def _on_devices(self, state: Any) -> Any:
+        return jax.device_put(state, self.program.input_shardings[0][0])
+
+    def save(self, state: Any) -> Arrays:
+        """Copies of all that determines how training goes on, on any number of devices."""
+        return to_arrays(state)
+
+    def restore(self, arrays: Arrays, say: Callable[[str], None]) -> tuple[Any, int]:
+        """The state that `save` gave, and how many updates it had.
+
+        With another number of environments those that are there in both go on, others start, and updates
+        are counted as if they had always been as many.
+
+        Args:
+            say: hears of environments that start or are left out.
+
+        Raises:
+            InvalidValueError: it is of other settings.
+        """
+        stored = arrays[_KEYS].shape[1] if _KEYS in arrays else self.config.num_envs
+        if stored != self.config.num_envs:
+            arrays = self._with_other_environments(arrays, stored)
+            say(_resized(stored, self.config.num_envs))
+        state = from_arrays(self._traced_init.out_info, arrays, "the checkpoint")
+        return self._on_devices(state), int(arrays[_UPDATES][0])
+
+    def _with_other_environments(self, arrays: Arrays, stored: int) -> Arrays:
+        """Arrays for `num_envs` environments out of those for `stored`."""
+        both = min(stored, self.config.num_envs)
+        parts = jax.tree_util.tree_leaves_with_path(
+            self._state_on_devices(), is_leaf=lambda leaf: isinstance(leaf, PartitionSpec)
+        )
+        split = tuple(
+            jax.tree_util.keystr(path, simple=True, separator="/")
+            for path, spec in parts
+            if Axis.ENVIRONMENTS in spec
+        )
+        changed = dict(arrays)
+        for name, fresh in to_arrays(self.init()).items():
+            if name not in arrays or not any(f"{name}/".startswith(f"{part}/") for part in split):
+                continue
+            if arrays[name].shape[1:2] != (stored,) or fresh.shape[1:2] != (self.config.num_envs,):
+                raise InvalidValueError(
+                    f"{self.config.algorithm} keeps {name} for {stored} environments: their number "
+                    f"cannot change; the nearest valid value is num_envs={stored}."
+                )
+            fresh[:, :both] = arrays[name][:, :both]
+            changed[name] = fresh
+        steps = arrays[_UPDATES] * stored / self.config.num_envs
+        changed[_UPDATES] = np.round(steps).astype(arrays[_UPDATES].dtype)
+        return changed
 
     def run(
         self, state: Any, count: int, stop: Callable[[], bool] = lambda: False
@@ -206,8 +264,7 @@ class FusedLoop:
         """
         if not 1 <= count <= CHUNK:
             raise InvalidValueError(f"count={count} must be between 1 and {CHUNK}.")
-        _, run = self.programs
-        state, metrics = run(state, jnp.int32(count))
+        state, metrics = self.program(state, jnp.int32(count))
         return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], metrics)
 
     def host_metrics(self) -> dict[str, float]:
@@ -220,3 +277,9 @@ class FusedLoop:
     def learner(self, state: Any) -> Any:
         """The learner's part of a loop state, `[S, ...]`."""
         return state.learner
+
+
+def _resized(stored: int, num_envs: int) -> str:
+    if num_envs > stored:
+        return f"{num_envs - stored} environments start, beside {stored} that go on."
+    return f"{stored - num_envs} of {stored} environments are left out; {num_envs} go on."

@@ -18,9 +18,11 @@ from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
 from kiloworlds.core.spaces import from_gymnasium
 from kiloworlds.training.actors import Actors
+from kiloworlds.training.arrays import Arrays, to_arrays
 from kiloworlds.training.collect import Acting, SteppedCollector, StreamedCollector
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.fused_loop import UpdateMetrics
+from kiloworlds.training.host_state import LEARNER, NUM_ENVS, UPDATES, restart, restored_learner
 from kiloworlds.training.stopwatch import Stopwatch
 from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.process.pool import PoolExecutor
@@ -90,11 +92,38 @@ class HostTraining:
     def init(self) -> HostState:
         """Resets the environments and makes a fresh learner."""
         learner_key, self._key = jax.random.split(self._key)
-        self._key_of_acting = jax.device_put(self._key, self._acting_device)
         learner = jax.jit(self.algorithm.init)(learner_key)
-        self._actors.start(self.config.seed)
-        self._publish(0, learner)
-        return HostState(learner, jnp.zeros(self.config.num_envs), 0)
+        return self._begin(learner, self.config.seed, 0)
+
+    def _begin(self, learner: PPOState, seed: int, updates: int) -> HostState:
+        self._key_of_acting = jax.device_put(self._key, self._acting_device)
+        self._actors.start(seed, updates)
+        self._publish(updates, learner)
+        return HostState(learner, jnp.zeros(self.config.num_envs), updates)
+
+    def save(self, state: HostState) -> Arrays:
+        """Copies of what was learnt; environments start new episodes when training goes on."""
+        return to_arrays(
+            {
+                LEARNER: self.learner(state),
+                UPDATES: np.array([state.updates]),
+                NUM_ENVS: np.array([self.config.num_envs]),
+            }
+        )
+
+    def restore(self, arrays: Arrays, say: Callable[[str], None]) -> tuple[HostState, int]:
+        """The state that `save` gave, and how many updates it had.
+
+        Args:
+            say: hears that episodes start over.
+
+        Raises:
+            InvalidValueError: it is of other settings.
+        """
+        learner_key, self._key = jax.random.split(self._key)
+        learner = restored_learner(self.algorithm.init, learner_key, arrays)
+        updates, seed = restart(self.config, arrays, say)
+        return self._begin(learner, seed, updates), updates
 
     def run(
         self, state: HostState, count: int, stop: Callable[[], bool] = lambda: False

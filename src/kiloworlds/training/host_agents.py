@@ -16,10 +16,14 @@ from kiloworlds.algorithms.experience import AgentsExperience, AgentsSeen
 from kiloworlds.algorithms.protocol import AgentsAlgorithm
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
+from kiloworlds.training.arrays import Arrays, from_arrays, to_arrays
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.fused_loop import Episodes, UpdateMetrics
+from kiloworlds.training.host_state import LEARNER, NUM_ENVS, UPDATES, restart, restored_learner
 from kiloworlds.training.stopwatch import Stopwatch
 from kiloworlds.vector.pettingzoo import PettingZooVectorEnv
+
+_CARRIED = "carried"
 
 
 class HostAgentsState(NamedTuple):
@@ -66,6 +70,7 @@ class HostAgentsTraining:
         self._seen: AgentsSeen
         self._memory: PyTree = None
         self._ends: Any = None
+        self._restored: Arrays | None = None
 
     def _forget_and_act(self, policy, keys, index, seen, memory, ends):
         memory = self.algorithm.forget(memory, *ends)
@@ -80,14 +85,36 @@ class HostAgentsTraining:
     def init(self) -> HostAgentsState:
         """Resets the environments and makes a fresh learner."""
         learner_key, self._key = jax.random.split(self._key)
-        learner = jax.jit(self.algorithm.init)(learner_key)
+        self._begin(self.config.seed)
+        return HostAgentsState(jax.jit(self.algorithm.init)(learner_key), None, 0)
+
+    def _begin(self, seed: int) -> None:
         num_envs = self.config.num_envs
         self._memory = self.algorithm.begin(num_envs)
-        observations, infos = self._envs.reset(seed=self.config.seed)
+        observations, infos = self._envs.reset(seed=seed)
         self._seen = _seen(observations, infos)
         nobody = np.zeros((num_envs, self._envs.num_agents), bool)
         self._ends = nobody, nobody[:, 0]
-        return HostAgentsState(learner, None, 0)
+
+    def save(self, state: HostAgentsState) -> Arrays:
+        """Copies of what was learnt; environments start new episodes when training goes on."""
+        return to_arrays(
+            {
+                LEARNER: self.learner(state),
+                _CARRIED: state.carried,
+                UPDATES: np.array([state.updates]),
+                NUM_ENVS: np.array([self.config.num_envs]),
+            }
+        )
+
+    def restore(self, arrays: Arrays, say: Callable[[str], None]) -> tuple[HostAgentsState, int]:
+        """The state that `save` gave, and how many updates it had; see `HostTraining.restore`."""
+        learner_key, self._key = jax.random.split(self._key)
+        learner = restored_learner(self.algorithm.init, learner_key, arrays)
+        updates, seed = restart(self.config, arrays, say)
+        self._begin(seed)
+        self._restored = arrays
+        return HostAgentsState(learner, None, updates), updates
 
     def run(
         self, state: HostAgentsState, count: int, stop: Callable[[], bool] = lambda: False
@@ -108,8 +135,12 @@ class HostAgentsTraining:
         experience, episodes = self._collect(policy, keys)
         began = time.perf_counter()
         carried = state.carried
-        if state.updates == 0:
+        if carried is None:  # its shapes are those of the experience
             carried = self.algorithm.carry(self.config.num_envs, experience)
+        if self._restored is not None:
+            like = {_CARRIED: carried}
+            carried = from_arrays(like, self._restored, "the checkpoint")[_CARRIED]
+            self._restored = None
         learner, carried, metrics = self._update(
             state.learner, experience, carried, keys[-1], progress
         )

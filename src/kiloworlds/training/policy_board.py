@@ -15,7 +15,7 @@ class PolicyBoard:
     def __init__(self, kept: int = 1):
         self._changed = threading.Condition()
         self._kept = kept
-        self._version = -1
+        self._version = self._first = -1
         self._policies: dict[int, PolicyNetwork] = {}
         self._stopped = False
 
@@ -23,6 +23,8 @@ class PolicyBoard:
         """Offers the policy as it is after `version` updates."""
         with self._changed:
             self._version = version
+            if not self._policies:
+                self._first = version
             self._policies[version] = policy
             self._policies.pop(version - self._kept, None)
             self._changed.notify_all()
@@ -40,16 +42,16 @@ class PolicyBoard:
             return self._version, self._policies[self._version]
 
     def version(self, number: int) -> tuple[int, PolicyNetwork]:
-        """One version (0 for negative numbers) and its number; waits until it is there.
+        """One version (for numbers before it the first) and its number; waits until it is there.
 
         Which one it is depends on no clock, so that a run repeats exactly.
 
         Raises:
             StoppedError: nobody will publish any more.
         """
-        number = max(number, 0)
         self.newest(number)
         with self._changed:
+            number = max(number, self._first)
             return number, self._policies[number]
 
     def has(self, version: int) -> bool:

@@ -1,0 +1,43 @@
+"""What the loops on the host save, and how they go on from it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from kiloworlds.training.arrays import Arrays, from_arrays
+from kiloworlds.training.config import TrainConfig
+
+LEARNER, UPDATES, NUM_ENVS = "learner", "updates", "num_envs"
+
+
+def restored_learner(init: Callable[[Any], Any], key: jax.Array, arrays: Arrays) -> Any:
+    """A learner as it was saved, without the seed axis of one.
+
+    Args:
+        init: makes a fresh one from `key`.
+
+    Raises:
+        InvalidValueError: it is of other settings.
+    """
+    like = jax.eval_shape(lambda key: jax.tree.map(lambda leaf: leaf[None], init(key)), key)
+    stored = from_arrays({LEARNER: like}, arrays, "the checkpoint")[LEARNER]
+    return jax.tree.map(lambda leaf: jax.numpy.asarray(leaf[0]), stored)
+
+
+def restart(config: TrainConfig, arrays: Arrays, say: Callable[[str], None]) -> tuple[int, int]:
+    """How many updates there were, and a seed for environments that start new episodes.
+
+    With another number of environments updates are counted as if they had always been as many.
+
+    Args:
+        say: hears that episodes start over.
+    """
+    updates, stored = int(arrays[UPDATES][0]), int(arrays[NUM_ENVS][0])
+    say(
+        f"the environments of {config.env_id} cannot save their states: {config.num_envs} episodes "
+        f"start over{f' instead of {stored}' if stored != config.num_envs else ''}."
+    )
+    seed = np.random.SeedSequence([config.seed, updates]).generate_state(1)[0]
+    return round(updates * stored / config.num_envs), int(seed)

@@ -1,0 +1,144 @@
+"""`metrics.jsonl`: one JSON object per line, appended and handed to the system as training goes."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kiloworlds.training.run_errors import RunDirectoryError, reading
+
+NAME = "metrics.jsonl"
+
+
+class MetricsFile:
+    """Appends rows. One that cannot be written is kept, and written with the next that can.
+
+    Args:
+        folder: the run directory.
+
+    Raises:
+        RunDirectoryError: another process has it open.
+        OSError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path):
+        self._path = folder / NAME
+        self._file = self._open()
+        self._size = os.fstat(self._file).st_size
+        self._unwritten = b""
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        file = os.open(self._path, flags, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of with the process
+        except BlockingIOError:
+            os.close(file)
+            raise RunDirectoryError(
+                f"the run in {str(self._path.parent)!r} is being trained by another process."
+            ) from None
+        return file
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends a row, after those that could not be written before.
+
+        Raises:
+            OSError: it cannot be written now.
+        """
+        self._unwritten += json.dumps(row).encode() + b"\n"
+        self.flush()
+
+    def flush(self) -> None:
+        """Writes what could not be written before.
+
+        Raises:
+            OSError: it still cannot.
+        """
+        if os.fstat(self._file).st_nlink == 0 or not self._path.exists():
+            self._make_again()
+        remaining = self._unwritten
+        try:
+            while remaining:  # a disk that gets full takes a part first
+                remaining = remaining[os.write(self._file, remaining) :]
+        except OSError:
+            os.ftruncate(self._file, self._size)  # a line is there as a whole or not at all
+            raise
+        self._size += len(self._unwritten)
+        self._unwritten = b""
+
+    def _make_again(self) -> None:
+        """Another file with the same lines, where somebody deleted it."""
+        lines = self.read()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._open()
+        os.close(self._file)
+        self._file, self._size = file, os.fstat(file).st_size
+        self._unwritten = lines + self._unwritten
+
+    def read(self) -> bytes:
+        """The lines that were written, even where somebody deleted the file."""
+        return os.pread(self._file, self._size, 0)
+
+    def force_to_disk(self) -> None:
+        """Returns when what was written is safe from a loss of power."""
+        os.fsync(self._file)
+
+    def position(self) -> dict[str, Any]:
+        """Where it stands, for `cut_back`."""
+        return {"bytes": self._size, "unwritten": self._unwritten.decode()}
+
+    def cut_back(self, position: dict[str, Any]) -> int:
+        """Makes it end where it did.
+
+        Returns:
+            How many bytes of it are lost: 0, unless the system lost what it was given.
+        """
+        lost = max(0, position["bytes"] - self._size)
+        kept = os.pread(self._file, min(position["bytes"], self._size), 0)
+        kept = kept[: kept.rfind(b"\n") + 1]
+        os.ftruncate(self._file, len(kept))
+        self._size, self._unwritten = len(kept), position["unwritten"].encode()
+        self.flush()
+        return lost
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def read_metrics(path: Path) -> dict[str, np.ndarray]:
+    """Reads `metrics.jsonl` into arrays `[rows]` or `[rows, seeds]`, NaN where nothing was.
+
+    Reading ends before the first line that is no row, such as one torn by a kill.
+    """
+    file = path / NAME
+    rows: list[dict[str, Any]] = []
+    with reading(file):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if _layout(row) is None or (rows and _layout(row) != _layout(rows[0])):
+            break
+        rows.append(row)
+    return {name: _column([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def _layout(row: Any) -> dict[str, int | None] | None:
+    """How many numbers a row holds for each metric (None: just one); None if it is no row."""
+    if not isinstance(row, dict):
+        return None
+    for value in row.values():
+        for entry in value if isinstance(value, list) else [value]:
+            if not isinstance(entry, int | float | None):
+                return None
+    return {name: len(value) if isinstance(value, list) else None for name, value in row.items()}
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    column = np.asarray(values)
+    return column.astype(float) if column.dtype == object else column  # None becomes NaN

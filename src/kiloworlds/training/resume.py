@@ -1,0 +1,54 @@
+"""Going on with a run: which of its settings may change."""
+
+from typing import Any
+
+from kiloworlds.core.errors import InvalidValueError
+
+MAY_CHANGE = {
+    "total_steps",
+    "num_envs",
+    "devices",
+    "num_workers",
+    "batch_size",
+    "step_timeout",
+    "max_restarts",
+    "max_worker_memory",
+    "on_nonfinite",
+    "checkpoint_seconds",
+    "checkpoint_updates",
+    "keep_checkpoints",
+    "keep_best_checkpoint",
+    "keep_checkpoint_every",
+}
+"""Settings that change how long, where and how safely a run goes on, and not what it is."""
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The settings that differ, with both values."""
+    return {name: (old.get(name), value) for name, value in new.items() if old.get(name) != value}
+
+
+def check_changes(old: dict[str, Any], new: dict[str, Any], override: bool) -> list[str]:
+    """What differs, in words.
+
+    Args:
+        override: whether any setting may differ.
+
+    Raises:
+        InvalidValueError: settings differ that make it another training; the message is a table of
+            them.
+    """
+    different = changes(old, new)
+    wrong = {} if override else {k: v for k, v in different.items() if k not in MAY_CHANGE}
+    if wrong:
+        rows = "".join(
+            f"\n  {name}: {was!r} in the run, {now!r} given" for name, (was, now) in wrong.items()
+        )
+        raise InvalidValueError(
+            f"the run was trained with other settings:{rows}\nLeave them out to go on with the run's "
+            "own; --override (override=True) goes on with those given."
+        )
+    return [
+        f"{name} is {now!r} from here on, instead of {was!r}."
+        for name, (was, now) in different.items()
+    ]

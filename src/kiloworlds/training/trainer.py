@@ -1,0 +1,227 @@
+"""The loop around a training: rows of metrics, checkpoints, and when to stop."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from kiloworlds.core.errors import KiloworldsError
+from kiloworlds.training.arrays import Arrays
+from kiloworlds.training.checkpoint import Checkpoint
+from kiloworlds.training.checkpoint_writer import Snapshot
+from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.fused_loop import CHUNK, UpdateMetrics
+from kiloworlds.training.report import Report, Row
+from kiloworlds.training.run_files import RunFiles
+
+_ROWS = 100
+"""Rows of metrics of a training, at least."""
+
+_CALL_SECONDS = 1.0
+"""About how long a call of the compiled program lasts, after which a signal is heard."""
+
+_PROGRESS_SECONDS = 10.0
+"""Between two signs of life."""
+
+_COPY_SHARE = 0.005
+"""At most so much of the time is spent on copying the state for checkpoints, unless settings ask."""
+
+_STATE, _REPORT = "state/", "report/"
+
+
+class DivergedError(KiloworldsError, ArithmeticError):
+    """Training produced numbers that are not finite, and cannot recover."""
+
+
+class Training(Protocol):
+    """What all loops offer."""
+
+    backend: Any
+
+    def init(self) -> Any:
+        """The state before the first update."""
+        ...
+
+    def run(
+        self, state: Any, count: int, stop: Callable[[], bool] = ...
+    ) -> tuple[Any, UpdateMetrics]:
+        """Runs at most `count` updates; metrics are `[S, U]`."""
+        ...
+
+    def save(self, state: Any) -> Arrays:
+        """Copies of all that determines how it goes on."""
+        ...
+
+    def restore(self, arrays: Arrays, say: Callable[[str], None]) -> tuple[Any, int]:
+        """The state that `save` gave and how many updates it had; `say` hears what is not as it was."""
+        ...
+
+    def host_metrics(self) -> dict[str, float]:
+        """What else goes into a row."""
+        ...
+
+    def close(self) -> None:
+        """Ends what was started."""
+        ...
+
+
+class Trainer:
+    """Trains from the first update, or from a checkpoint, to the last.
+
+    Rows end after fixed numbers of updates, so that the same training gives the same rows, whenever it
+    was interrupted and however fast the machine is. Checkpoints may be taken in between.
+
+    Args:
+        config: the settings.
+        training: the loop.
+        files: of the run.
+        on_row: called with every row as it is written.
+        on_progress: called with what the row would be now, where rows are far apart.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        training: Training,
+        files: RunFiles,
+        on_row: Callable[[Row], None],
+        on_progress: Callable[[Row], None],
+    ):
+        self.config, self.training, self.files = config, training, files
+        self._on_row, self._on_progress = on_row, on_progress
+        self._per_row = int(np.clip(config.num_updates // _ROWS, 1, CHUNK))
+        self._report = Report(config)
+        self._state: Any = None
+        self.done = 0
+        """Updates so far."""
+        self._began_at = 0
+        self._score: float | None = None
+        self._next_save = time.perf_counter()
+        self._shown = time.perf_counter()
+        self._per_second: float | None = None  # updates, in the last call; None before one
+
+    def start(self) -> None:
+        """Begins with the first update."""
+        self._state = self.training.init()
+
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """Goes on from a checkpoint; metrics written after it are cut off.
+
+        Raises:
+            InvalidValueError: it does not fit the settings.
+        """
+        arrays, facts = checkpoint.arrays, checkpoint.facts
+        self._state, self.done = self.training.restore(_part(arrays, _STATE), self.files.say)
+        self._report = Report(self.config, facts["seconds"])
+        self._report.restore(_part(arrays, _REPORT), facts["report"])
+        lost = self.files.metrics.cut_back(facts["metrics"])
+        if lost:
+            self.files.say(f"the system lost {lost} bytes of metrics before the checkpoint.")
+        self._began_at = self.done
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Trains until the end, or until `stop()` says so.
+
+        Raises:
+            DivergedError: the numbers of no seed are finite any more.
+        """
+        self._next_save = time.perf_counter() + (self.config.checkpoint_seconds or 0.0)
+        while self.done < self.config.num_updates and not stop():
+            began, compiles = time.perf_counter(), self._per_second is None
+            self._state, metrics = self.training.run(self._state, self._count(), stop)
+            updates = metrics.episodes.ended.shape[1]
+            self.done += updates
+            self._per_second = updates / (time.perf_counter() - began) if not compiles else 0.0
+            self._report.add(metrics, compiles)
+            self._write(self.done in (self._row_end(self.done - 1), self.config.num_updates))
+            if self._is_checkpoint_due():
+                self._offer()
+
+    def _count(self) -> int:
+        """How many updates to run in one call: to the end of the row, a checkpoint, or a while."""
+        until = [self._row_end(self.done), self.config.num_updates]
+        every = self.config.checkpoint_updates
+        if every is not None:
+            until.append((self.done // every + 1) * every)
+        fit = max(1, int(_CALL_SECONDS * (self._per_second or 0.0)))
+        return min(min(until) - self.done, fit)
+
+    def _row_end(self, done: int) -> int:
+        return (done // self._per_row + 1) * self._per_row
+
+    def _write(self, row_ends: bool) -> None:
+        now = time.perf_counter()
+        if row_ends:
+            row: Row = self._report.row(self.done) | self.training.host_metrics()
+            self._score = _mean(row["rollout/ep_rew_mean"])
+            self.files.write_row(row)
+            self._on_row(row)
+            _check_finite(row)
+        elif now - self._shown > _PROGRESS_SECONDS:
+            self._on_progress(self._report.preview(self.done))
+        else:
+            return
+        self._shown = now
+
+    def _is_checkpoint_due(self) -> bool:
+        if self.done == self.config.num_updates:  # which the last one is
+            return False
+        if self.config.checkpoint_updates is not None:
+            return self.done % self.config.checkpoint_updates == 0
+        return self.config.checkpoint_seconds is not None and time.perf_counter() >= self._next_save
+
+    def _offer(self) -> None:
+        began = time.perf_counter()
+        self.files.offer(self.snapshot())
+        took = time.perf_counter() - began
+        wait = max(self.config.checkpoint_seconds or 0.0, took / _COPY_SHARE)
+        self._next_save = time.perf_counter() + wait
+
+    def snapshot(self) -> Snapshot:
+        """All that determines how training goes on."""
+        report, names = self._report.save()
+        arrays = {
+            f"{_STATE}{name}": array for name, array in self.training.save(self._state).items()
+        }
+        arrays |= {f"{_REPORT}{name}": array for name, array in report.items()}
+        facts = {
+            "score": self._score,
+            "seconds": self._report.seconds,
+            "report": names,
+            "metrics": self.files.metrics.position(),
+        }
+        return Snapshot(self.done * self.config.steps_per_update, arrays, facts)
+
+    def last_snapshot(self) -> Snapshot | None:
+        """The same at the end; None where nothing was learnt since training began or went on."""
+        return None if self.done == self._began_at else self.snapshot()
+
+
+def _part(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays whose names begin so, without that."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _check_finite(row: Row) -> None:
+    """Stops a training none of whose seeds has finite losses any more."""
+    bad = [
+        name
+        for name, values in row.items()
+        if name.startswith("train/") and not any(value is not None for value in values)
+    ]
+    if bad:
+        raise DivergedError(
+            f"training diverged: {', '.join(sorted(bad))} not finite at step {row['step']}. A lower "
+            "learning_rate or normalize_observations and normalize_rewards usually help; NaN from "
+            "the environment does this too. The newest checkpoint holds what was learnt before."
+        )
