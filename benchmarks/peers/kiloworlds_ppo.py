@@ -46,13 +46,13 @@ class Trainings:
         kwargs = config.env_kwargs
         start = time.perf_counter()
         self._training = fused_training(config, spec.build(**kwargs), spec.build(**kwargs))
-        _ = self._training.program
+        state = self._training.init()
         self.facts = {
             "compile_seconds": time.perf_counter() - start,
             "num_envs": config.num_envs,
             "num_steps": config.settings.num_steps,
         }
-        self._training.run(self._training.init(), 1)
+        self._training.run(state, 1)
         self.config = config
         self._seed = config.seed
 

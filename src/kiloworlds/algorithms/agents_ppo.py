@@ -79,6 +79,8 @@ class AgentsPPO:
         environment_axis, network_axis: see `PPO`.
     """
 
+    replays: ClassVar[bool] = False
+
     def __init__(
         self,
         config: AgentsPPOConfig,

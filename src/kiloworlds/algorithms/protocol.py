@@ -3,7 +3,7 @@
 Letters in shapes: T steps, N environments, A agents.
 """
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
@@ -15,9 +15,11 @@ class AgentsAlgorithm(Protocol):
 
     Attributes:
         layout: the kinds of agents.
+        replays: whether it carries experience on and learns from it again.
     """
 
     layout: KindLayout
+    replays: ClassVar[bool]
 
     def init(self, key: Key[Array, ""]) -> PyTree:
         """All that is learnt, before the first update."""

@@ -92,6 +92,8 @@ class QLearner:
         name: of the algorithm, for errors.
     """
 
+    replays: ClassVar[bool] = False
+
     def __init__(self, config: QLearnerConfig, team: Team, name: str):
         self._team = team
         self._epsilon = config.epsilon

@@ -5,7 +5,7 @@ Letters in shapes: T steps, N environments, B sequences, A agents.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,8 @@ class QReplay(QLearner):
     Raises:
         InvalidValueError: environments shall be spread over devices.
     """
+
+    replays: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ Letters in shapes: N environments, A agents, P policies of the pool.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +98,8 @@ class SelfPlay:
     Raises:
         InvalidValueError: not two kinds of agents.
     """
+
+    replays: ClassVar[bool] = False
 
     def __init__(self, config: SelfPlayConfig, team: Team, **axes: Any):
         if len(team.kinds) != 2:

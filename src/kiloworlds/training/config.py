@@ -14,7 +14,7 @@ from kiloworlds.algorithms.pqn_vdn import PQNVDNConfig
 from kiloworlds.algorithms.qmix import QMIXConfig
 from kiloworlds.algorithms.self_play import SelfPlayConfig
 from kiloworlds.algorithms.vdn import VDNConfig
-from kiloworlds.core.checks import require_count, require_flag, require_number
+from kiloworlds.core.checks import require_choice, require_count, require_flag, require_number
 from kiloworlds.core.errors import InvalidValueError, UnknownNameError, unknown_name
 from kiloworlds.vector.pixels import pixel_options
 
@@ -68,6 +68,9 @@ class TrainConfig:
     on_nonfinite: str = "mask"
     """What to do about NaN or Inf from an environment of the process and thread backends: mask, raise,
     quarantine or ignore."""
+    on_divergence: str = "rollback"
+    """What to do where numbers are not finite: stop; skip the update and go on; or rollback: skip it,
+    and after ten in a row go on from the newest checkpoint with other random numbers."""
     checkpoint_seconds: float | None = 60.0
     """Seconds between two checkpoints; None: only one at the end."""
     checkpoint_updates: int | None = None
@@ -106,6 +109,7 @@ class TrainConfig:
         require_number("max_restarts", self.max_restarts, 0, whole=True)
         if self.max_worker_memory is not None:
             require_number("max_worker_memory", self.max_worker_memory, 1.0)
+        require_choice("on_divergence", self.on_divergence, ("stop", "skip", "rollback"))
         if self.checkpoint_seconds is not None:
             require_number("checkpoint_seconds", self.checkpoint_seconds, 0.0)
         for name in ("checkpoint_updates", "keep_checkpoint_every"):

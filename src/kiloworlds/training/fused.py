@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from kiloworlds.algorithms.ppo import PPO, PPOState, Rollout
 from kiloworlds.core.environment import Environment
+from kiloworlds.training import guard
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.fused_loop import (
     Episodes,
@@ -109,9 +110,16 @@ class FusedTraining(FusedLoop):
         learner, return_so_far, metrics = self.algorithm.update(
             state.learner, rollout, state.return_so_far, learn_key, learning_rate
         )
+        seen = {"observation": rollout.observation, "reward": rollout.reward}
+        fault, broken = self._find_fault(seen)
+        fault = guard.with_learner(fault, guard.all_finite(learner))
+        learner, return_so_far = guard.keep(
+            fault.field > 0, (state.learner, state.return_so_far), (learner, return_so_far)
+        )
+        environments, observation = self._vector.start_over(environments, broken, observation)
         metrics["learning_rate"] = learning_rate
         episodes, metrics = self._over_devices(episodes, metrics)
         state = LoopState(
             learner, environments, observation, return_so_far, state.key, state.updates + 1
         )
-        return state, UpdateMetrics(episodes, metrics)
+        return state, UpdateMetrics(episodes, metrics, fault)

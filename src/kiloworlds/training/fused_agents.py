@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from kiloworlds.algorithms.experience import AgentsExperience, AgentsSeen, KindLayout, Team
 from kiloworlds.core.environment import Environment, MultiAgentEnvironment
+from kiloworlds.training import guard
 from kiloworlds.training.agents_metrics import sum_episodes
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.fused_loop import Episodes, FusedLoop, UpdateMetrics, split_vector_state
@@ -121,7 +122,7 @@ class FusedAgentsTraining(FusedLoop):
             next_global_state=final.global_state,
             next_alive=final.alive,
             next_legal=final.available_actions,
-            lost=None,
+            lost=jnp.zeros_like(steps.finished) if algorithm.replays else None,
             memory=state.memory,
             own_reward=steps.reward if self._has_hints(steps.info) else None,
         )
@@ -147,12 +148,40 @@ class FusedAgentsTraining(FusedLoop):
         act_key, learn_key = self._update_keys(state.key, state.updates)
         progress = self._progress(state.updates)
         state, experience, episodes = self._one_rollout(state, act_key)
+        seen = {"observation": experience.seen.observation, "reward": experience.reward}
+        fault, broken = self._find_fault(seen)
+        if self.algorithm.replays:  # a replay is not taken back, so nothing bad may get into it
+            lost = jnp.broadcast_to(broken, experience.episode_finished.shape)
+            experience = guard.without_bad_numbers(experience)._replace(lost=lost)
         learner, carried, metrics = self.algorithm.update(
             state.learner, experience, state.carried, learn_key, progress
         )
+        is_finite = guard.all_finite(learner)
+        if self.algorithm.replays:
+            learner = guard.keep(~is_finite, state.learner, learner)
+        else:
+            is_bad = ~is_finite | (fault.field > 0)
+            learner, carried = guard.keep(
+                is_bad, (state.learner, state.carried), (learner, carried)
+            )
+        fault = guard.with_learner(fault, is_finite)
         episodes, metrics = self._over_devices(episodes, metrics)
+        state = self._start_over(state, broken)
         state = state._replace(learner=learner, carried=carried, updates=state.updates + 1)
-        return state, UpdateMetrics(episodes, metrics)
+        return state, UpdateMetrics(episodes, metrics, fault)
+
+    def _start_over(self, state: AgentsLoopState, mask: Bool[Array, " N"]) -> AgentsLoopState:
+        """New episodes in the masked environments."""
+        environments, observation = self._vector.start_over(
+            state.environments, mask, state.observation
+        )
+        everybody = jnp.broadcast_to(mask[:, None], state.agents.alive.shape)
+        return state._replace(
+            environments=environments,
+            observation=observation,
+            agents=self._vector.agents(environments),
+            memory=self.algorithm.forget(state.memory, everybody, mask),
+        )
 
 
 def _left_of(step: VectorStep) -> VectorStep:

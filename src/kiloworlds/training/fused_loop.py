@@ -15,13 +15,15 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from jax.sharding import AxisType, Mesh, PartitionSpec
 from jax.stages import Compiled
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
+from kiloworlds.training import guard
 from kiloworlds.training.arrays import Arrays, from_arrays, to_arrays
 from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.guard import Fault
 from kiloworlds.training.placement import Axis, choose_placement
 from kiloworlds.vector.functional import VectorFunctions, VectorState
 
@@ -46,6 +48,7 @@ class UpdateMetrics(NamedTuple):
 
     episodes: Episodes
     train: dict[str, Float[Array, "..."]]
+    fault: Fault
 
 
 def split_vector_state() -> VectorState:
@@ -133,6 +136,14 @@ class FusedLoop:
         if self._axis == Axis.ENVIRONMENTS:
             act_key = jax.random.fold_in(act_key, jax.lax.axis_index(Axis.ENVIRONMENTS))
         return act_key, learn_key
+
+    def _find_fault(self, seen: dict[str, PyTree]) -> tuple[Fault, Bool[Array, " N"]]:
+        """What is not finite in a rollout, on any device; and which environments of this device must
+        start over. See `guard.find`."""
+        fault, broken = guard.find(seen)
+        if self._axis == Axis.ENVIRONMENTS:
+            fault = guard.over_devices(fault, Axis.ENVIRONMENTS, self._num_envs)
+        return fault, broken
 
     def _over_devices(
         self, episodes: Episodes, metrics: dict[str, Array]
@@ -227,6 +238,28 @@ class FusedLoop:
             say(_resized(stored, self.config.num_envs))
         state = from_arrays(self._traced_init.out_info, arrays, "the checkpoint")
         return self._on_devices(state), int(arrays[_UPDATES][0])
+
+    def roll_back(self, state: Any, arrays: Arrays | None, seeds: list[int], number: int) -> Any:
+        """The state with some seeds as `save` gave them, and other random numbers from here on.
+
+        Args:
+            arrays: of an earlier state (None: the first); the seeds are counted as having had as many
+                updates as the others.
+            number: of the way back, which random numbers depend on.
+        """
+        now = self.save(state)
+        arrays = self.save(self.init()) if arrays is None else arrays
+        for name, array in now.items():
+            if name != _UPDATES:
+                array[seeds] = arrays[name][seeds]
+        state = from_arrays(self._traced_init.out_info, now, "the checkpoint")
+        key = jnp.stack(
+            [
+                jax.random.fold_in(key, number) if seed in seeds else key
+                for seed, key in enumerate(state.key)
+            ]
+        )
+        return self._on_devices(state._replace(key=key))
 
     def _with_other_environments(self, arrays: Arrays, stored: int) -> Arrays:
         """Arrays for `num_envs` environments out of those for `stored`."""

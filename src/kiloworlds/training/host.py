@@ -17,6 +17,7 @@ from kiloworlds.algorithms.ppo import PPO, PPOState
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
 from kiloworlds.core.spaces import from_gymnasium
+from kiloworlds.training import guard
 from kiloworlds.training.actors import Actors
 from kiloworlds.training.arrays import Arrays, to_arrays
 from kiloworlds.training.collect import Acting, SteppedCollector, StreamedCollector
@@ -65,7 +66,7 @@ class HostTraining:
             from_gymnasium(envs.single_observation_space),
             from_gymnasium(envs.single_action_space),
         )
-        self._update = jax.jit(self.algorithm.update)
+        self._update = jax.jit(self._guarded_update)
         self._key = self._key_of_acting = fast_key(config.seed)
         # Compiled: done one operation after the other, keys take milliseconds.
         self._learning_key = jax.jit(lambda key, update: _keys(key, update)[1])
@@ -100,6 +101,15 @@ class HostTraining:
         self._actors.start(seed, updates)
         self._publish(updates, learner)
         return HostState(learner, jnp.zeros(self.config.num_envs), updates)
+
+    def roll_back(
+        self, state: HostState, arrays: Arrays | None, seeds: list[int], number: int
+    ) -> HostState:
+        """The state with what was learnt as `save` gave it (None: nothing), and other random numbers
+        from here on."""
+        self._key = jax.random.fold_in(self._key, number)
+        learner = restored_learner(self.algorithm.init, self._key, arrays)
+        return state._replace(learner=learner, return_so_far=jnp.zeros(self.config.num_envs))
 
     def save(self, state: HostState) -> Arrays:
         """Copies of what was learnt; environments start new episodes when training goes on."""
@@ -147,7 +157,7 @@ class HostTraining:
         learning_rate = self.config.settings.learning_rate
         if self.config.settings.anneal_learning_rate:
             learning_rate *= 1.0 - state.updates / self.config.num_updates
-        learner, return_so_far, metrics = self._update(
+        learner, return_so_far, metrics, fault = self._update(
             state.learner,
             collected.rollout,
             state.return_so_far,
@@ -163,8 +173,19 @@ class HostTraining:
         self._stopwatch.add("network_learns", time.perf_counter() - began)
         self._publish(state.updates + 1, learner)
         return HostState(learner, return_so_far, state.updates + 1), UpdateMetrics(
-            collected.episodes, metrics
+            collected.episodes, metrics, jax.tree.map(np.asarray, fault)
         )
+
+    def _guarded_update(self, learner, rollout, return_so_far, key, learning_rate):
+        """An update of which nothing is kept if any of its numbers is not finite."""
+        old = learner, return_so_far
+        fault, _ = guard.find({"observation": rollout.observation, "reward": rollout.reward})
+        learner, return_so_far, metrics = self.algorithm.update(
+            learner, rollout, return_so_far, key, learning_rate
+        )
+        fault = guard.with_learner(fault, guard.all_finite(learner))
+        learner, return_so_far = guard.keep(fault.field > 0, old, (learner, return_so_far))
+        return learner, return_so_far, metrics, fault
 
     @property
     def backend(self) -> str:

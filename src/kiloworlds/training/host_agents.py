@@ -16,6 +16,7 @@ from kiloworlds.algorithms.experience import AgentsExperience, AgentsSeen
 from kiloworlds.algorithms.protocol import AgentsAlgorithm
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
+from kiloworlds.training import guard
 from kiloworlds.training.arrays import Arrays, from_arrays, to_arrays
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.fused_loop import Episodes, UpdateMetrics
@@ -78,9 +79,18 @@ class HostAgentsTraining:
         return actions, drawn, memory, after
 
     def _settle_and_update(self, learner, experience, carried, key, progress):
+        """An update of which nothing is kept if any of its numbers is not finite."""
+        old = learner, carried
         policy = self.algorithm.policy(learner, progress)
         experience = experience._replace(drawn=self.algorithm.settle(policy, experience.drawn))
-        return self.algorithm.update(learner, experience, carried, key, progress)
+        seen = {"observation": experience.seen.observation, "reward": experience.reward}
+        fault, _ = guard.find(seen)
+        learner, carried, metrics = self.algorithm.update(
+            learner, experience, carried, key, progress
+        )
+        fault = guard.with_learner(fault, guard.all_finite(learner))
+        learner, carried = guard.keep(fault.field > 0, old, (learner, carried))
+        return learner, carried, metrics, fault
 
     def init(self) -> HostAgentsState:
         """Resets the environments and makes a fresh learner."""
@@ -95,6 +105,15 @@ class HostAgentsTraining:
         self._seen = _seen(observations, infos)
         nobody = np.zeros((num_envs, self._envs.num_agents), bool)
         self._ends = nobody, nobody[:, 0]
+
+    def roll_back(
+        self, state: HostAgentsState, arrays: Arrays | None, seeds: list[int], number: int
+    ) -> HostAgentsState:
+        """The state with what was learnt as `save` gave it (None: nothing), and other random numbers
+        from here on."""
+        self._key = jax.random.fold_in(self._key, number)
+        learner = restored_learner(self.algorithm.init, self._key, arrays)
+        return state._replace(learner=learner)
 
     def save(self, state: HostAgentsState) -> Arrays:
         """Copies of what was learnt; environments start new episodes when training goes on."""
@@ -141,13 +160,13 @@ class HostAgentsTraining:
             like = {_CARRIED: carried}
             carried = from_arrays(like, self._restored, "the checkpoint")[_CARRIED]
             self._restored = None
-        learner, carried, metrics = self._update(
+        learner, carried, metrics, fault = self._update(
             state.learner, experience, carried, keys[-1], progress
         )
         metrics = jax.tree.map(np.asarray, metrics)
         self._stopwatch.add("network_learns", time.perf_counter() - began)
         return HostAgentsState(learner, carried, state.updates + 1), UpdateMetrics(
-            episodes, metrics
+            episodes, metrics, jax.tree.map(np.asarray, fault)
         )
 
     def _collect(self, policy: PyTree, keys: jax.Array) -> tuple[AgentsExperience, Episodes]:

@@ -12,15 +12,18 @@ from kiloworlds.training.config import TrainConfig
 LEARNER, UPDATES, NUM_ENVS = "learner", "updates", "num_envs"
 
 
-def restored_learner(init: Callable[[Any], Any], key: jax.Array, arrays: Arrays) -> Any:
+def restored_learner(init: Callable[[Any], Any], key: jax.Array, arrays: Arrays | None) -> Any:
     """A learner as it was saved, without the seed axis of one.
 
     Args:
         init: makes a fresh one from `key`.
+        arrays: that were saved; None: a fresh one is wanted.
 
     Raises:
         InvalidValueError: it is of other settings.
     """
+    if arrays is None:
+        return jax.jit(init)(key)
     like = jax.eval_shape(lambda key: jax.tree.map(lambda leaf: leaf[None], init(key)), key)
     stored = from_arrays({LEARNER: like}, arrays, "the checkpoint")[LEARNER]
     return jax.tree.map(lambda leaf: jax.numpy.asarray(leaf[0]), stored)

@@ -10,6 +10,7 @@ import numpy as np
 from kiloworlds.training.arrays import Arrays, to_arrays
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.fused_loop import Episodes, UpdateMetrics
+from kiloworlds.training.guard import Fault
 
 WINDOW = 100
 """Episodes over which `rollout/ep_rew_mean` is taken."""
@@ -83,8 +84,9 @@ class Report:
             "rollout/ep_len_mean": _ratio(sums.length_sum, episodes),
             **{f"rollout/{name}": _ratio(total, episodes) for name, total in sums.others.items()},
             "rollout/episodes": [int(count) for count in metrics.episodes.ended.sum(axis=1)],
+            "train/nonfinite": [int(count) for count in (metrics.fault.field > 0).sum(axis=1)],
             **{
-                f"train/{name}": [_number(value) for value in values.mean(axis=1)]
+                f"train/{name}": [_number(_mean_of_finite(numbers)) for numbers in values]
                 for name, values in metrics.train.items()
             },
         }
@@ -136,7 +138,8 @@ class Report:
             self._recent = deque(jax.tree.map(lambda leaf: leaf[i], stacked) for i in range(count))  # noqa: B023
         if names["gathered"]:
             train: Any = {name: arrays[f"gathered/train/{name}"] for name in names["train"]}
-            self._gathered = [UpdateMetrics(episodes("gathered/episodes"), train)]
+            fault = Fault(*(arrays[f"gathered/fault/{name}"] for name in Fault._fields))
+            self._gathered = [UpdateMetrics(episodes("gathered/episodes"), train, fault)]
 
 
 def _stack(parts: list[Any], axis: int) -> Any:
@@ -146,6 +149,12 @@ def _stack(parts: list[Any], axis: int) -> Any:
 def _join(parts: list[UpdateMetrics]) -> UpdateMetrics | None:
     """Metrics `[S, U]` of several calls as those of one."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves, 1), *parts) if parts else None
+
+
+def _mean_of_finite(numbers: np.ndarray) -> Any:
+    """The mean over updates, of which some may have gone wrong."""
+    finite = np.isfinite(numbers)
+    return numbers.mean() if finite.all() or not finite.any() else numbers[finite].mean()
 
 
 def _number(value: Any) -> float | None:

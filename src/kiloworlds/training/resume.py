@@ -14,6 +14,7 @@ MAY_CHANGE = {
     "max_restarts",
     "max_worker_memory",
     "on_nonfinite",
+    "on_divergence",
     "checkpoint_seconds",
     "checkpoint_updates",
     "keep_checkpoints",

@@ -1,16 +1,17 @@
 """The loop around a training: rows of metrics, checkpoints, and when to stop."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
-from kiloworlds.core.errors import KiloworldsError
 from kiloworlds.training.arrays import Arrays
-from kiloworlds.training.checkpoint import Checkpoint
+from kiloworlds.training.checkpoint import Checkpoint, NoCheckpointError
 from kiloworlds.training.checkpoint_writer import Snapshot
 from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.divergence import Divergence
 from kiloworlds.training.fused_loop import CHUNK, UpdateMetrics
 from kiloworlds.training.report import Report, Row
 from kiloworlds.training.run_files import RunFiles
@@ -28,10 +29,6 @@ _COPY_SHARE = 0.005
 """At most so much of the time is spent on copying the state for checkpoints, unless settings ask."""
 
 _STATE, _REPORT = "state/", "report/"
-
-
-class DivergedError(KiloworldsError, ArithmeticError):
-    """Training produced numbers that are not finite, and cannot recover."""
 
 
 class Training(Protocol):
@@ -55,6 +52,11 @@ class Training(Protocol):
 
     def restore(self, arrays: Arrays, say: Callable[[str], None]) -> tuple[Any, int]:
         """The state that `save` gave and how many updates it had; `say` hears what is not as it was."""
+        ...
+
+    def roll_back(self, state: Any, arrays: Arrays | None, seeds: list[int], number: int) -> Any:
+        """The state with some seeds as `save` gave them (None: as they began) and other random numbers
+        from here on."""
         ...
 
     def host_metrics(self) -> dict[str, float]:
@@ -92,6 +94,7 @@ class Trainer:
         self._on_row, self._on_progress = on_row, on_progress
         self._per_row = int(np.clip(config.num_updates // _ROWS, 1, CHUNK))
         self._report = Report(config)
+        self._divergence = Divergence(config, self._tell)
         self._state: Any = None
         self.done = 0
         """Updates so far."""
@@ -124,7 +127,7 @@ class Trainer:
         """Trains until the end, or until `stop()` says so.
 
         Raises:
-            DivergedError: the numbers of no seed are finite any more.
+            DivergedError: numbers are not finite, and settings say to stop, or no seed can go on.
         """
         self._next_save = time.perf_counter() + (self.config.checkpoint_seconds or 0.0)
         while self.done < self.config.num_updates and not stop():
@@ -134,6 +137,7 @@ class Trainer:
             self.done += updates
             self._per_second = updates / (time.perf_counter() - began) if not compiles else 0.0
             self._report.add(metrics, compiles)
+            self._mend(self._divergence.watch(metrics.fault, self.done - updates))
             self._write(self.done in (self._row_end(self.done - 1), self.config.num_updates))
             if self._is_checkpoint_due():
                 self._offer()
@@ -157,12 +161,34 @@ class Trainer:
             self._score = _mean(row["rollout/ep_rew_mean"])
             self.files.write_row(row)
             self._on_row(row)
-            _check_finite(row)
         elif now - self._shown > _PROGRESS_SECONDS:
             self._on_progress(self._report.preview(self.done))
         else:
             return
         self._shown = now
+
+    def _tell(self, words: str, event: str, **facts: Any) -> None:
+        self.files.say(words)
+        self.files.event(event, **facts)
+
+    def _mend(self, seeds: list[int]) -> None:
+        """Has seeds go on from the newest checkpoint, or from the start if there is none."""
+        if not seeds:
+            return
+        number = self._divergence.number
+        arrays, step = None, 0
+        with contextlib.suppress(NoCheckpointError):
+            checkpoint = self.files.store.load_newest(self.files.say)
+            arrays, step = _part(checkpoint.arrays, _STATE), checkpoint.step
+        self._state = self.training.roll_back(self._state, arrays, seeds, number)
+        named = [self.config.seed + seed for seed in seeds]
+        self._tell(
+            f"seeds {named} go on from step {step} with other random numbers.",
+            "rolled back",
+            seeds=named,
+            from_step=step,
+            update=self.done,
+        )
 
     def _is_checkpoint_due(self) -> bool:
         if self.done == self.config.num_updates:  # which the last one is
@@ -210,18 +236,3 @@ def _part(arrays: Arrays, prefix: str) -> Arrays:
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
-
-
-def _check_finite(row: Row) -> None:
-    """Stops a training none of whose seeds has finite losses any more."""
-    bad = [
-        name
-        for name, values in row.items()
-        if name.startswith("train/") and not any(value is not None for value in values)
-    ]
-    if bad:
-        raise DivergedError(
-            f"training diverged: {', '.join(sorted(bad))} not finite at step {row['step']}. A lower "
-            "learning_rate or normalize_observations and normalize_rewards usually help; NaN from "
-            "the environment does this too. The newest checkpoint holds what was learnt before."
-        )

@@ -224,13 +224,28 @@ class VectorFunctions:
     ) -> tuple[VectorState, PyTree]:
         """Starts the masked environments over; returns all observations."""
         environments, observation = self._start_over(state, mask, state.environments, observation)
+        state = self._begun(state, mask, environments)
+        return state._replace(clock=state.clock + 1), observation
+
+    def start_over(
+        self, state: VectorState, mask: Bool[Array, " N"], observation: PyTree
+    ) -> tuple[VectorState, PyTree]:
+        """The same for masks that hardly ever hold any environment: it costs nothing then."""
+        environments, observation = self._start_over_sparsely(
+            state, mask, state.environments, observation
+        )
+        return self._begun(state, mask, environments), observation
+
+    def _begun(
+        self, state: VectorState, mask: Bool[Array, " N"], environments: PyTree
+    ) -> VectorState:
+        """The state with new environments in the place of the masked."""
         return state._replace(
-            clock=state.clock + 1,
             environments=environments,
             finished=state.finished & ~mask,
             episode_return=self._zero_where(mask, state.episode_return),
             episode_length=jnp.where(mask, 0, state.episode_length),
-        ), observation
+        )
 
     def _start_over(
         self,
