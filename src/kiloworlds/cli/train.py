@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import shlex
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from kiloworlds.cli import options
 from kiloworlds.cli.config_file import read_config_file
 from kiloworlds.cli.display import make_display, mean_and_spread, outcome, spread_text
 from kiloworlds.cli.settings import flags_class, settings_by_class, settings_of
+from kiloworlds.core.checks import require_number
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.task import reward_threshold
 from kiloworlds.training.config import ALGORITHMS, TrainConfig, build_config
@@ -51,10 +53,16 @@ class Options(options.Common):
     """Go on with the run in --run-dir from its newest checkpoint; its settings are the defaults."""
     override: options.Flag = False
     """With --resume: let settings differ that make it another training."""
+    supervise: options.Flag = False
+    """Train in a process of its own, which is started again from its newest state if it crashes or
+    hangs."""
+    hang_timeout: float = 300.0
+    """With --supervise: seconds without a sign of life after which training counts as hung."""
 
 
 def run(arguments: list[str]) -> int:
     """Runs the command and returns its exit code."""
+    words = arguments
     arguments, env_flags = options.split_env_flags(arguments)
     arguments, named = _split_names(arguments)
     from_file: dict[str, Any] = {}
@@ -76,10 +84,30 @@ def run(arguments: list[str]) -> int:
             "kiloworlds train ppo CartPole-v1."
         )
     settings, chosen = _parse(algorithm, env_id, from_file, arguments)
+    if chosen.supervise:
+        return _supervise(words, chosen)
     settings["env_kwargs"] = settings["env_kwargs"] | env_flags
     if (settings["preprocessing"] or "").startswith("{"):
         settings["preprocessing"] = options.mapping(settings["preprocessing"])
     return _train(algorithm, env_id, settings, chosen)
+
+
+def _supervise(words: Sequence[str], chosen: Options) -> int:
+    """Watches another process that does what was asked for."""
+    from kiloworlds.training.supervisor import Limits, Supervisor
+
+    require_number("hang_timeout", chosen.hang_timeout, 1.0)
+    console = options.console(chosen.json)
+    command = [sys.executable, "-m", "kiloworlds.cli.main", "train"]
+    kept = ["--json"] if chosen.json else []
+    kept += ["--import", *chosen.imports] if chosen.imports else []
+    supervisor = Supervisor(
+        [*command, *(word for word in words if word != "--supervise")],
+        lambda path: [*command, "--run-dir", str(path), "--resume", *kept],
+        Limits(hang_seconds=chosen.hang_timeout),
+        lambda said: console.print(Text(said, "yellow"), soft_wrap=True),
+    )
+    return supervisor.run()
 
 
 def _settings_of_old_run(arguments: Sequence[str]) -> dict[str, Any]:
@@ -182,7 +210,7 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
             override=chosen.override,
             on_start=on_start,
             on_metrics=on_metrics,
-            on_progress=display.update,
+            on_progress=on_metrics,
             say=lambda words: console.print(Text(words, "yellow"), soft_wrap=True),
         )
     curve = _plot(result, console) if last else None
@@ -194,7 +222,7 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
                 "algorithm": algorithm,
                 "env_id": env_id,
                 "num_seeds": seeds,
-                "steps": last.get("step", 0),
+                "steps": result.steps,
                 "seconds": last.get("seconds", 0.0),
                 "final_return": None if final is None else final[0],
                 "final_return_std": None if final is None else final[1],
@@ -227,6 +255,9 @@ def _say_what_next(
     several = result.config["algorithm"] in AGENTS
     path = shlex.quote(str(result.path))
     spread = f", mean and deviation over {seeds} seeds" if seeds > 1 else ""
+    if result.interrupted and not result.steps:
+        console.print(Text("Interrupted before anything was learnt.", "yellow"))
+        return
     if result.interrupted:
         how = f"Interrupted. Resume with: kiloworlds train --run-dir {path} --resume"
         console.print(Text(how, "yellow"), soft_wrap=True)

@@ -26,34 +26,29 @@ class Snapshot(NamedTuple):
     facts: dict[str, Any]
 
 
-class CheckpointWriter:
-    """Writes snapshots to the disk in a thread of its own.
+class SnapshotWriter:
+    """Writes snapshots in a thread of its own.
 
-    Training waits for none of them: one that comes while another is being written takes the place of any
-    that waits already.
+    Training waits for none of them: one that comes while another is being written takes the place of
+    any that waits already.
 
     Args:
-        store: where they go.
-        keep: which stay.
-        before: called before each is written.
+        write: writes one.
         tell: called after each with the error, or None if it was written.
     """
 
     def __init__(
         self,
-        store: CheckpointStore,
-        keep: Retention,
-        before: Callable[[], None],
+        write: Callable[[Snapshot], None],
         tell: Callable[[OSError | NotFiniteError | None], None],
     ):
-        self._store, self._keep = store, keep
-        self._before, self._tell = before, tell
+        self._write, self._tell = write, tell
         self._changed = threading.Condition()
         self._waiting: Snapshot | None = None
         self._writes = False
         self._ends = False
         self._bug: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="snapshots", daemon=True)
         self._thread.start()
 
     def offer(self, snapshot: Snapshot) -> None:
@@ -78,7 +73,7 @@ class CheckpointWriter:
     def _work(self) -> None:
         while (snapshot := self._next()) is not None:
             try:
-                save(self._store, self._keep, snapshot, self._before)
+                self._write(snapshot)
                 self._tell(None)
             except (OSError, NotFiniteError) as error:
                 self._tell(error)

@@ -1,9 +1,48 @@
 """Signals that end training."""
 
 import contextlib
+import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+_LISTEN_SECONDS = 0.1
+
+
+class InterruptedEarlyError(Exception):
+    """A signal came before there was anything to keep."""
+
+
+Result = TypeVar("Result")
+
+
+def run_or_leave(function: Callable[[], Result], stop: Callable[[], bool]) -> Result:
+    """What `function` returns or raises, from a thread of its own: the compiler, which listens to
+    nobody, is left alone with its work.
+
+    Raises:
+        InterruptedEarlyError: `stop()` says so before the function returns.
+    """
+    outcome: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            outcome.put((True, function()))
+        except BaseException as error:
+            outcome.put((False, error))
+
+    threading.Thread(target=work, name="compiler", daemon=True).start()
+    while True:
+        try:
+            is_result, value = outcome.get(timeout=_LISTEN_SECONDS)
+        except queue.Empty:
+            if stop():
+                raise InterruptedEarlyError from None
+            continue
+        if is_result:
+            return value
+        raise value
 
 
 class Interrupt(threading.Event):

@@ -11,6 +11,8 @@ import numpy as np
 from kiloworlds.training.run_errors import RunDirectoryError, reading
 
 NAME = "metrics.jsonl"
+NOTHING = {"bytes": 0, "unwritten": ""}
+"""The position at which there are no rows."""
 
 
 class MetricsFile:

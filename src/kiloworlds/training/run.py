@@ -64,6 +64,11 @@ class Run:
         return read_metrics(self.path)
 
     @property
+    def steps(self) -> int:
+        """Environment steps, per seed, until its newest checkpoint; 0 without one."""
+        return max(CheckpointStore(self.path / "checkpoints").steps(), default=0)
+
+    @property
     def environment(self) -> dict[str, Any]:
         """Versions, hardware and command, as in `environment.json`."""
         file = self.path / "environment.json"

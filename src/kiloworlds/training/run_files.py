@@ -12,9 +12,9 @@ import yaml
 
 from kiloworlds.training.checkpoint import CheckpointStore, Retention
 from kiloworlds.training.checkpoint_writer import (
-    CheckpointWriter,
     NotFiniteError,
     Snapshot,
+    SnapshotWriter,
     save,
 )
 from kiloworlds.training.config import TrainConfig
@@ -52,9 +52,7 @@ class RunFiles:
         self._keep = Retention(
             config.keep_checkpoints, config.keep_best_checkpoint, config.keep_checkpoint_every
         )
-        self._writer = CheckpointWriter(
-            self.store, self._keep, self.metrics.force_to_disk, self._told
-        )
+        self._writer = SnapshotWriter(self._save, self._told)
 
     def _write_texts(self, path: Path) -> None:
         for name, text in self._texts.items():
@@ -73,16 +71,17 @@ class RunFiles:
 
     def event(self, what: str, **facts: Any) -> None:
         """Appends to `events.jsonl` what happened to the training."""
-        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **facts})
         try:
-            with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            append_event(self.path, what, **facts)
         except OSError as error:
-            self._trouble("events", error, f"this is not noted there: {line}")
+            self._trouble("events", error, f"this is not noted there: {what} {facts}")
 
     def offer(self, snapshot: Snapshot) -> None:
         """Has a checkpoint written soon, beside training."""
         self._writer.offer(self._described(snapshot))
+
+    def _save(self, snapshot: Snapshot) -> None:
+        save(self.store, self._keep, snapshot, self.metrics.force_to_disk)
 
     def _described(self, snapshot: Snapshot) -> Snapshot:
         facts = {"config": self.config.as_dict(), "versions": versions()}
@@ -99,7 +98,7 @@ class RunFiles:
         try:
             self.metrics.flush()
             if snapshot is not None:
-                save(self.store, self._keep, self._described(snapshot), self.metrics.force_to_disk)
+                self._save(self._described(snapshot))
         except NotFiniteError as error:
             self.say(str(error))
         except OSError as error:
@@ -152,6 +151,13 @@ class RunFiles:
         if what in self._troubles:
             self._troubles.discard(what)
             self.say(f"{what} are written to {str(self.path)!r} again.")
+
+
+def append_event(path: Path, what: str, **facts: Any) -> None:
+    """Appends to the `events.jsonl` of a run what happened to its training."""
+    event = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **facts}
+    with (path / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(event) + "\n")
 
 
 def _reason(error: Exception) -> str:

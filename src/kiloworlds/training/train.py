@@ -1,14 +1,19 @@
 """`kiloworlds.train`: from an environment's id to a run."""
 
+import contextlib
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.training.checkpoint import Checkpoint
 from kiloworlds.training.config import TrainConfig, build_config
-from kiloworlds.training.interrupts import interrupts
+from kiloworlds.training.interrupts import InterruptedEarlyError, interrupts, run_or_leave
+from kiloworlds.training.lifeline import Lifeline
 from kiloworlds.training.make_training import make_training
+from kiloworlds.training.metrics_file import NOTHING
 from kiloworlds.training.placement import configure_devices
 from kiloworlds.training.presets import preset
 from kiloworlds.training.report import Row
@@ -16,6 +21,7 @@ from kiloworlds.training.resume import check_changes
 from kiloworlds.training.run import Run, load
 from kiloworlds.training.run_directory import create_run_directory, environment_facts, versions
 from kiloworlds.training.run_files import RunFiles, Say, say_on_stderr
+from kiloworlds.training.supervisor import die_with
 from kiloworlds.training.trainer import Trainer
 
 
@@ -104,7 +110,7 @@ def train_config(
 
     Args:
         resume, override: see `train`.
-        on_progress: called with what the next row would be, where rows are far apart.
+        on_progress: see `Trainer`.
         say: hears in a sentence what goes wrong, and that it is over.
     """
     configure_devices(config)
@@ -115,20 +121,25 @@ def train_config(
         path = old.path if old else create_run_directory(config, run_dir)
         facts = old.environment if old else environment_facts(config, training.backend)
         files = RunFiles(path, config, facts, say)
-        trainer = Trainer(config, training, files, on_metrics, on_progress)
+        lifeline = Lifeline.given()
+        if lifeline is not None:
+            die_with(lifeline.supervisor)
+            lifeline.path = path
+        trainer = Trainer(config, training, files, on_metrics, on_progress, lifeline)
         on_start(path, config)
         for words in different:
             say(words)
         with interrupts() as interrupt:
             try:
-                if old is None:
-                    trainer.start()
-                else:
-                    _go_on(trainer, files, different)
-                trainer.run(interrupt.is_set)
+                checkpoint = None if old is None else _newest(files, lifeline)
+                begin = functools.partial(_begin, trainer, files, checkpoint, different)
+                with contextlib.suppress(InterruptedEarlyError):
+                    run_or_leave(begin, interrupt.is_set)
+                    trainer.run(interrupt.is_set)
             finally:  # whatever ends training, what was learnt is kept
                 interrupted = trainer.done < config.num_updates
                 path = files.finish(trainer.last_snapshot())
+                trainer.close()
     finally:
         training.close()
     run = load(path)
@@ -142,11 +153,30 @@ def _opened(run_dir: str | os.PathLike | None) -> Run:
     return load(run_dir)
 
 
-def _go_on(trainer: Trainer, files: RunFiles, different: list[str]) -> None:
-    checkpoint = files.store.load_newest(files.say)
-    if checkpoint.step >= trainer.config.num_updates * trainer.config.steps_per_update:
+def _newest(files: RunFiles, lifeline: Lifeline | None) -> Checkpoint | None:
+    """The newest state there is: what a supervisor has in memory, or a checkpoint. None where a trainer
+    crashed before it had any."""
+    in_memory = None if lifeline is None else lifeline.newest()
+    steps = files.store.steps()
+    if in_memory is not None and in_memory.step >= max(steps, default=0):
+        return in_memory
+    if lifeline is not None and not steps:
+        files.metrics.cut_back(NOTHING)
+        return None
+    return files.store.load_newest(files.say)
+
+
+def _begin(
+    trainer: Trainer, files: RunFiles, checkpoint: Checkpoint | None, different: list[str]
+) -> None:
+    """Compiles, and has the first state."""
+    if checkpoint is None:
+        trainer.start()
+        return
+    is_saved = checkpoint.step in files.store.steps()
+    if is_saved and checkpoint.step >= trainer.config.num_updates * trainer.config.steps_per_update:
         raise InvalidValueError(
             f"the run has all its {checkpoint.step} steps; it goes on with more total_steps."
         )
-    trainer.go_on(checkpoint)
+    trainer.go_on(checkpoint, is_saved)
     files.event("resumed", step=checkpoint.step, changes=different, versions=versions())

@@ -9,10 +9,11 @@ import numpy as np
 
 from kiloworlds.training.arrays import Arrays
 from kiloworlds.training.checkpoint import Checkpoint, NoCheckpointError
-from kiloworlds.training.checkpoint_writer import Snapshot
+from kiloworlds.training.checkpoint_writer import Snapshot, SnapshotWriter
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.divergence import Divergence
 from kiloworlds.training.fused_loop import CHUNK, UpdateMetrics
+from kiloworlds.training.lifeline import Lifeline
 from kiloworlds.training.report import Report, Row
 from kiloworlds.training.run_files import RunFiles
 
@@ -27,6 +28,9 @@ _PROGRESS_SECONDS = 10.0
 
 _COPY_SHARE = 0.005
 """At most so much of the time is spent on copying the state for checkpoints, unless settings ask."""
+
+_MEMORY_SECONDS = 0.5
+"""Between two snapshots in memory."""
 
 _STATE, _REPORT = "state/", "report/"
 
@@ -79,7 +83,9 @@ class Trainer:
         training: the loop.
         files: of the run.
         on_row: called with every row as it is written.
-        on_progress: called with what the row would be now, where rows are far apart.
+        on_progress: called with what the row would be now, where rows are far apart and where training
+            is interrupted.
+        lifeline: where signs of life and snapshots go, if there is a supervisor.
     """
 
     def __init__(
@@ -89,9 +95,13 @@ class Trainer:
         files: RunFiles,
         on_row: Callable[[Row], None],
         on_progress: Callable[[Row], None],
+        lifeline: Lifeline | None = None,
     ):
         self.config, self.training, self.files = config, training, files
         self._on_row, self._on_progress = on_row, on_progress
+        self._lifeline = lifeline
+        self._copier = None if lifeline is None else SnapshotWriter(lifeline.keep, _raise_error)
+        self._next_copy = 0.0
         self._per_row = int(np.clip(config.num_updates // _ROWS, 1, CHUNK))
         self._report = Report(config)
         self._divergence = Divergence(config, self._tell)
@@ -108,8 +118,11 @@ class Trainer:
         """Begins with the first update."""
         self._state = self.training.init()
 
-    def go_on(self, checkpoint: Checkpoint) -> None:
+    def go_on(self, checkpoint: Checkpoint, is_saved: bool = True) -> None:
         """Goes on from a checkpoint; metrics written after it are cut off.
+
+        Args:
+            is_saved: whether it is on the disk.
 
         Raises:
             InvalidValueError: it does not fit the settings.
@@ -121,7 +134,7 @@ class Trainer:
         lost = self.files.metrics.cut_back(facts["metrics"])
         if lost:
             self.files.say(f"the system lost {lost} bytes of metrics before the checkpoint.")
-        self._began_at = self.done
+        self._began_at = self.done if is_saved else -1
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Trains until the end, or until `stop()` says so.
@@ -141,6 +154,9 @@ class Trainer:
             self._write(self.done in (self._row_end(self.done - 1), self.config.num_updates))
             if self._is_checkpoint_due():
                 self._offer()
+            self._live()
+        if not self._report.is_empty:  # interrupted within a row
+            self._on_progress(self._report.preview(self.done))
 
     def _count(self) -> int:
         """How many updates to run in one call: to the end of the row, a checkpoint, or a while."""
@@ -200,9 +216,22 @@ class Trainer:
     def _offer(self) -> None:
         began = time.perf_counter()
         self.files.offer(self.snapshot())
-        took = time.perf_counter() - began
-        wait = max(self.config.checkpoint_seconds or 0.0, took / _COPY_SHARE)
-        self._next_save = time.perf_counter() + wait
+        self._next_save = _next_time(began, self.config.checkpoint_seconds or 0.0)
+
+    def _live(self) -> None:
+        """Gives a sign of life, and has the supervisor keep the state."""
+        if self._lifeline is None or self._copier is None:
+            return
+        self._lifeline.beat(self.done)
+        if time.perf_counter() >= self._next_copy:
+            began = time.perf_counter()
+            self._copier.offer(self.snapshot())
+            self._next_copy = _next_time(began, _MEMORY_SECONDS)
+
+    def close(self) -> None:
+        """Ends what copies the state for the supervisor."""
+        if self._copier is not None:
+            self._copier.close()
 
     def snapshot(self) -> Snapshot:
         """All that determines how training goes on."""
@@ -222,6 +251,18 @@ class Trainer:
     def last_snapshot(self) -> Snapshot | None:
         """The same at the end; None where nothing was learnt since training began or went on."""
         return None if self.done == self._began_at else self.snapshot()
+
+
+def _next_time(began: float, seconds: float) -> float:
+    """When to copy the state again: after so long, or longer where copying takes its time."""
+    now = time.perf_counter()
+    return now + max(seconds, (now - began) / _COPY_SHARE)
+
+
+def _raise_error(error: Exception | None) -> None:
+    """Memory that cannot be written ends training: a supervisor that is deceived is worse than none."""
+    if error is not None:
+        raise error
 
 
 def _part(arrays: Arrays, prefix: str) -> Arrays:
