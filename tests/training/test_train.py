@@ -229,6 +229,15 @@ def test_environments_may_be_spread_over_devices():
     assert metrics.episodes.ended.sum() > 0
 
 
+def test_environments_with_parameters_of_their_own_may_be_spread_over_devices(tmp_path):
+    lengths = [0.5, 0.6, 0.7, 0.8]
+    settings = TINY | {"num_seeds": 1, "devices": 2, "env_kwargs": {"length": lengths}}
+    run = kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", **settings)
+    arrays = run.load_checkpoint().arrays
+    (name,) = (name for name in arrays if name.endswith("parameters/env/length"))
+    np.testing.assert_allclose(arrays[name], [lengths])
+
+
 def test_chunks_do_not_change_the_result():
     config = build_config("ppo", "CartPole-v1", TINY)
     results = []

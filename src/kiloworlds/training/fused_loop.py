@@ -91,7 +91,7 @@ class FusedLoop:
         shards = placement.devices if self._axis == Axis.ENVIRONMENTS else 1
         self._num_envs = config.num_envs // shards
         self._vector = VectorFunctions(
-            env, reference or env, self._num_envs, AutoresetMode.SAME_STEP
+            env, reference or env, config.num_envs, AutoresetMode.SAME_STEP
         )
         # Inlined, so that what asks for its shapes only and what runs it trace it but once.
         self._one_update = jax.jit(self._update, inline=True)
@@ -123,12 +123,13 @@ class FusedLoop:
 
     def _start_environments(self, key: Key[Array, ""]) -> tuple[VectorState, PyTree]:
         """This device's environments, each with the key of its number among all."""
-        first = 0
+        first = jnp.uint32(0)
         if self._axis == Axis.ENVIRONMENTS:
             first = jax.lax.axis_index(Axis.ENVIRONMENTS).astype(jnp.uint32) * self._num_envs
         indices = first + jnp.arange(self._num_envs, dtype=jnp.uint32)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-        return self._vector.init_from_keys(keys, self._vector.parameters)
+        parameters = jax.tree.map(lambda leaf: leaf[indices], self._vector.parameters)
+        return self._vector.init_from_keys(keys, parameters)
 
     def _update_keys(self, key: Key[Array, ""], updates: Int[Array, ""]) -> tuple[Any, Any]:
         """The keys of one update: for acting, which differ between devices, and for learning."""

@@ -1,8 +1,8 @@
 """The executor for compiled environments: one XLA program steps them all."""
 
 import time
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from kiloworlds.core.checks import require_count, require_flag
 from kiloworlds.core.devices import elementwise_compiler_options
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import InvalidValueError, WrongCallError
+from kiloworlds.core.random import fast_key
 from kiloworlds.vector.base import VectorEnv, expand_seeds, parse_autoreset_mode
 from kiloworlds.vector.functional import (
     InitFunction,
@@ -23,7 +24,8 @@ from kiloworlds.vector.functional import (
     VectorStep,
 )
 from kiloworlds.vector.infos import episode_infos, with_masks
-from kiloworlds.vector.sharding import device_mesh, shard_environments
+from kiloworlds.vector.sharding import device_mesh, put_environments, shard_environments
+from kiloworlds.vector.snapshot import VectorSnapshot
 
 
 class Outcome(NamedTuple):
@@ -77,9 +79,10 @@ class CompiledVectorEnv(VectorEnv):
         if output not in ("numpy", "jax"):
             raise InvalidValueError(f"output={output!r} is not 'numpy' or 'jax'.")
         self.env = env
+        self._reference = reference or env
         self.spec_id = spec_id
         self.functions = VectorFunctions(
-            env, reference or env, num_envs, parse_autoreset_mode(autoreset_mode)
+            env, self._reference, num_envs, parse_autoreset_mode(autoreset_mode)
         )
         self._describe(
             num_envs,
@@ -123,7 +126,7 @@ class CompiledVectorEnv(VectorEnv):
 
     @property
     def state(self) -> VectorState:
-        """The state of all environments, a pytree that may be kept and put back.
+        """The state of all environments; see `snapshot`.
 
         Raises:
             WrongCallError: before the first reset.
@@ -131,6 +134,91 @@ class CompiledVectorEnv(VectorEnv):
         if self._state is None:
             raise WrongCallError("there is no state before reset(); call reset() once first.")
         return self._state
+
+    def snapshot(self) -> VectorSnapshot:
+        """The state of all environments as a value, for `restore` and `fork`.
+
+        Raises:
+            WrongCallError: before the first reset.
+
+        Example:
+            >>> import kiloworlds as kw
+            >>> envs = kw.make("CartPole-v1", num_envs=4)
+            >>> observation, _ = envs.reset(seed=0)
+            >>> before = envs.snapshot()
+            >>> first, *_ = envs.step([0, 0, 1, 1])
+            >>> _ = envs.restore(before)
+            >>> again, *_ = envs.step([0, 0, 1, 1])
+            >>> bool((first == again).all())
+            True
+        """
+        self._check_open("snapshot")
+        return VectorSnapshot(self.state, self._observation)
+
+    def restore(self, snapshot: VectorSnapshot) -> tuple[PyTree, dict[str, Any]]:
+        """Puts all environments back to where they were, with their parameters.
+
+        Args:
+            snapshot: of this vector, or of another one of the same environment and as many of them.
+
+        Returns:
+            Observations and infos, as `reset` gives them; of a start there are none.
+
+        Raises:
+            InvalidValueError: it is of other environments, or of another number.
+        """
+        self._check_open("restore")
+        shapes = jax.eval_shape(self.functions.init, fast_key(0))
+        wanted, given = (_shapes(tree) for tree in (shapes, tuple(snapshot)))
+        if wanted != given:
+            raise InvalidValueError(
+                f"restore() got a snapshot of {snapshot.num_envs} environments, which are not those of "
+                f"{self}; take() picks some of them, and fork() makes a vector for them."
+                if snapshot.num_envs != self.num_envs
+                else f"restore() got a snapshot of other environments than those of {self}."
+            )
+        state, self._observation = put_environments(tuple(snapshot), self._mesh)
+        self._state, self._was_reset = state, True
+        self._finished = np.array(state.finished)
+        self._start_times[:] = time.perf_counter()
+        info, self._masks = self._look(state)
+        self._tells_of_starts = bool(info)
+        return self._give(self._observation), self._mask_infos()
+
+    def fork(self, indices: Sequence[int] | None = None, seed: int | None = None) -> Self:
+        """Another vector whose environments start where some of these are.
+
+        Args:
+            indices: which, in that order; one may be there many times. All if not given.
+            seed: gives each random numbers of its own; without one they are those here.
+
+        Example:
+            >>> import kiloworlds as kw
+            >>> envs = kw.make("CartPole-v1", num_envs=4)
+            >>> _ = envs.reset(seed=0)
+            >>> ways = envs.fork([2] * 16, seed=1)  # sixteen futures of one state
+            >>> ways.num_envs
+            16
+        """
+        snapshot = self.snapshot()
+        if indices is not None:
+            snapshot = snapshot.take(indices)
+        if seed is not None:
+            snapshot = snapshot.with_seed(seed)
+        environment = self.functions.with_parameters(snapshot.state.parameters)
+        options = self._fork_options()
+        other = type(self)(environment, snapshot.num_envs, reference=self._reference, **options)
+        other.restore(snapshot)
+        return other
+
+    def _fork_options(self) -> dict[str, Any]:
+        """What another vector like this one is made with."""
+        return {
+            "autoreset_mode": self.autoreset_mode,
+            "output": self._output,
+            "episode_statistics": self._episode_statistics,
+            "spec_id": self.spec_id,
+        }
 
     def functional(self) -> tuple[InitFunction, StepFunction]:
         """The pure functions beneath this vector, for use inside `jax.jit` and `jax.lax.scan`.
@@ -197,7 +285,9 @@ class CompiledVectorEnv(VectorEnv):
         else:
             drawn = int(np.random.SeedSequence().generate_state(1)[0])
             seeds = expand_seeds(drawn, self.num_envs)
-        self._state, self._observation = self._init(jnp.asarray(seeds, jnp.uint32))
+        self._state, self._observation = self._init(
+            jnp.asarray(seeds, jnp.uint32), self.functions.parameters
+        )
 
     def step(self, actions: Any) -> tuple[PyTree, Any, Any, Any, dict[str, Any]]:
         """Steps all environments with `actions` `[N, ...]`.
@@ -296,3 +386,9 @@ class CompiledVectorEnv(VectorEnv):
         """One environment as text for a terminal; None if it offers none."""
         self._check_open("describe")
         return self.environment(index).describe(self.state_of(index))
+
+
+def _shapes(tree: PyTree) -> tuple[Any, list[Any]]:
+    """What tells whether a state is of the same environments: its structure, shapes and types."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]

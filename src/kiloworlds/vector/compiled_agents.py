@@ -122,6 +122,9 @@ class CompiledAgentsVectorEnv(CompiledVectorEnv):
             )
         return self._give(self._global_state(self.state))
 
+    def _fork_options(self) -> dict[str, Any]:
+        return super()._fork_options() | {"check_legal": self.check_legal}
+
     def _advance(self, state: VectorState, actions: PyTree) -> tuple[VectorState, Outcome]:
         after, step = self.functions.step(state, actions)
         assert step.agents is not None

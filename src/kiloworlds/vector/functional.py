@@ -181,10 +181,12 @@ class VectorFunctions:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
         return self.init_from_keys(keys, self.parameters)
 
-    def init_from_seeds(self, seeds: UInt32[Array, " N"]) -> tuple[VectorState, PyTree]:
-        """Starts environment i from its own seed."""
+    def init_from_seeds(
+        self, seeds: UInt32[Array, " N"], parameters: PyTree
+    ) -> tuple[VectorState, PyTree]:
+        """Starts environment i from its own seed, with its own parameters."""
         keys = jax.vmap(lambda seed: jax.random.key(seed, impl=FAST_IMPL))(seeds)
-        return self.init_from_keys(keys, self.parameters)
+        return self.init_from_keys(keys, parameters)
 
     def init_from_keys(
         self, keys: Key[Array, " N"], parameters: PyTree

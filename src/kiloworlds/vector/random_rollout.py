@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from kiloworlds.core.devices import elementwise_compiler_options
 from kiloworlds.core.legal_actions import random_actions
@@ -23,8 +24,8 @@ def random_rollout(envs: CompiledVectorEnv, steps: int) -> Callable[[int], Vecto
         learners see (global state)). Of several agents each draws among its legal actions.
     """
 
-    def rollout(seeds: jax.Array, action_keys: jax.Array) -> VectorStep:
-        state, _ = envs.functions.init_from_seeds(seeds)
+    def rollout(seeds: jax.Array, action_keys: jax.Array, parameters: PyTree) -> VectorStep:
+        state, _ = envs.functions.init_from_seeds(seeds, parameters)
         draw = jax.vmap(lambda legal, key: random_actions(envs.env.action_space, legal, key))
 
         def actions(state):
@@ -50,15 +51,13 @@ def random_rollout(envs: CompiledVectorEnv, steps: int) -> Callable[[int], Vecto
     def run(seed: int) -> VectorStep:
         seeds = np.asarray(expand_seeds(seed, envs.num_envs), np.uint32)
         keys = jax.random.split(fast_key(seed + 1), envs.num_envs)
-        parts = [
-            compiled(*jax.device_put((part_seeds, part_keys), device))
-            for part_seeds, part_keys, device in zip(
-                np.split(seeds, len(devices)),
-                jnp.split(keys, len(devices)),
-                devices,
-                strict=True,
-            )
-        ]
+        share = envs.num_envs // len(devices)
+        parts = []
+        for number, device in enumerate(devices):
+            mine = slice(number * share, (number + 1) * share)
+            parameters = jax.tree.map(lambda leaf: leaf[mine], envs.functions.parameters)  # noqa: B023
+            given = seeds[mine], keys[mine], parameters
+            parts.append(compiled(*jax.device_put(given, device)))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
     return run

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from kiloworlds.core.errors import InvalidValueError
 
@@ -35,6 +36,17 @@ def device_mesh(devices: int, num_envs: int) -> Mesh | None:
     return Mesh(np.asarray(available[:devices]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def _spec(leaf: jax.Array) -> PartitionSpec:
+    return PartitionSpec(AXIS) if leaf.ndim else PartitionSpec()
+
+
+def put_environments(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Arrays of environments on the devices that step them."""
+    if mesh is None:
+        return jax.device_put(tree, jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, NamedSharding(mesh, _spec(leaf))), tree)
+
+
 def shard_environments(function: Callable, mesh: Mesh | None) -> Callable:
     """Runs `function` on each device's share of the environments, the leading axis of its arrays.
 
@@ -44,16 +56,13 @@ def shard_environments(function: Callable, mesh: Mesh | None) -> Callable:
     if mesh is None:
         return function
 
-    def spec(leaf: jax.Array) -> PartitionSpec:
-        return PartitionSpec(AXIS) if leaf.ndim else PartitionSpec()
-
     def sharded(*arguments):
         outputs = jax.eval_shape(function, *arguments)
         return jax.shard_map(
             function,
             mesh=mesh,
-            in_specs=jax.tree.map(spec, arguments),
-            out_specs=jax.tree.map(spec, outputs),
+            in_specs=jax.tree.map(_spec, arguments),
+            out_specs=jax.tree.map(_spec, outputs),
             check_vma=False,
         )(*arguments)
 
