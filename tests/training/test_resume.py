@@ -242,7 +242,7 @@ def test_environments_outside_xla_start_new_episodes_and_say_so(tmp_path, capsys
     stopped = kw.train("ppo", "CartPole-v1", run_dir=path, on_metrics=listen, **settings)
     learner = last_of(stopped).arrays
     run = kw.train("ppo", "CartPole-v1", run_dir=path, resume=True)
-    assert "cannot save their states: 4 episodes start over" in capsys.readouterr().err
+    assert "have not saved their states: 4 episodes start over" in capsys.readouterr().err
     assert last_of(run).step == 640
     assert run.metrics["step"].tolist() == list(range(64, 641, 64))
     name = "state/learner/parameters"

@@ -2,7 +2,10 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Future
+
+import numpy as np
 
 from kiloworlds.algorithms.ppo import PolicyNetwork
 from kiloworlds.training.collect import Collector
@@ -35,13 +38,16 @@ class Actors:
         self._rollouts = [Future() for _ in range(num_updates)] if max_staleness else []
         self._thread: threading.Thread | None = None
 
-    def start(self, seed: int, first: int = 0) -> None:
+    def start(
+        self, seed: int, first: int = 0, state: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         """Resets the environments and, if they may run ahead, sets them going.
 
         Args:
             first: the number of the first rollout.
+            state: that the environments are put back into, in place of a reset.
         """
-        self._collector.start(seed, first)
+        self._collector.start(seed, first, state)
         if self._max_staleness:
             self._thread = threading.Thread(
                 target=self._run, args=(first,), name="actors", daemon=True

@@ -38,6 +38,15 @@ def to_arrays(tree: PyTree) -> Arrays:
     return {name: np.array(leaf) for name, leaf in leaves.items()}
 
 
+def part(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
+    """The arrays whose names begin so, without that."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
 def from_arrays(
     like: PyTree, arrays: Mapping[str, np.ndarray], what: str, settings: str = "these settings"
 ) -> PyTree:

@@ -4,7 +4,7 @@ Letters in shapes: T steps of a rollout, N environments, B environments that act
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -22,8 +22,9 @@ from kiloworlds.vector.process.pool import PoolExecutor
 class Collector(Protocol):
     """Collects one rollout after the other."""
 
-    def start(self, seed: int, first: int) -> None:
-        """Resets the environments, for rollouts from number `first` on."""
+    def start(self, seed: int, first: int, state: Mapping[str, np.ndarray] | None = None) -> None:
+        """Resets the environments, for rollouts from number `first` on; or puts them back into a
+        state."""
 
     def collect(self, update: int, board: PolicyBoard, max_staleness: int) -> Collected:
         """The rollout that update number `update` learns from.
@@ -92,8 +93,11 @@ class SteppedCollector:
         self._keys_of, self._stopwatch = keys, stopwatch
         self._observations: PyTree = None
 
-    def start(self, seed: int, first: int) -> None:
-        self._observations, _ = self._envs.reset(seed=seed)
+    def start(self, seed: int, first: int, state: Mapping[str, np.ndarray] | None = None) -> None:
+        if state is None:
+            self._observations, _ = self._envs.reset(seed=seed)
+        else:
+            self._observations = self._envs.set_state(state)
 
     def collect(self, update: int, board: PolicyBoard, max_staleness: int) -> Collected:
         buffer = RolloutBuffer(self._num_steps, self._envs.num_envs)
@@ -142,7 +146,8 @@ class StreamedCollector:
         self._keys: Any = None
         self._looked_at = 0.0
 
-    def start(self, seed: int, first: int) -> None:
+    def start(self, seed: int, first: int, state: Mapping[str, np.ndarray] | None = None) -> None:
+        assert state is None  # which environments at their own pace do not save
         self._envs.async_reset(seed=seed)
         self._steps[:] = first * self._num_steps
         self._calls = int(self._steps.sum())  # there were fewer, so that no key is used twice

@@ -19,14 +19,23 @@ from kiloworlds.core.random import fast_key
 from kiloworlds.core.spaces import from_gymnasium
 from kiloworlds.training import guard
 from kiloworlds.training.actors import Actors
-from kiloworlds.training.arrays import Arrays, to_arrays
+from kiloworlds.training.arrays import Arrays, part, to_arrays
 from kiloworlds.training.collect import Acting, SteppedCollector, StreamedCollector
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.fused_loop import UpdateMetrics
-from kiloworlds.training.host_state import LEARNER, NUM_ENVS, UPDATES, restart, restored_learner
+from kiloworlds.training.host_state import (
+    ENVIRONMENTS,
+    LEARNER,
+    NUM_ENVS,
+    UPDATES,
+    restart,
+    restored_learner,
+)
 from kiloworlds.training.stopwatch import Stopwatch
 from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.process.pool import PoolExecutor
+
+_RETURNS = "return_so_far"
 
 
 class HostState(NamedTuple):
@@ -94,11 +103,13 @@ class HostTraining:
         """Resets the environments and makes a fresh learner."""
         learner_key, self._key = jax.random.split(self._key)
         learner = jax.jit(self.algorithm.init)(learner_key)
-        return self._begin(learner, self.config.seed, 0)
+        return self._begin(learner, 0, self.config.seed)
 
-    def _begin(self, learner: PPOState, seed: int, updates: int) -> HostState:
+    def _begin(
+        self, learner: PPOState, updates: int, seed: int, environments: Arrays | None = None
+    ) -> HostState:
         self._key_of_acting = jax.device_put(self._key, self._acting_device)
-        self._actors.start(seed, updates)
+        self._actors.start(seed, updates, environments)
         self._publish(updates, learner)
         return HostState(learner, jnp.zeros(self.config.num_envs), updates)
 
@@ -112,14 +123,21 @@ class HostTraining:
         return state._replace(learner=learner, return_so_far=jnp.zeros(self.config.num_envs))
 
     def save(self, state: HostState) -> Arrays:
-        """Copies of what was learnt; environments start new episodes when training goes on."""
-        return to_arrays(
-            {
-                LEARNER: self.learner(state),
-                UPDATES: np.array([state.updates]),
-                NUM_ENVS: np.array([self.config.num_envs]),
-            }
-        )
+        """Copies of what was learnt, and of the environments' states where simulators save them;
+        others start new episodes when training goes on."""
+        saved = {
+            LEARNER: self.learner(state),
+            UPDATES: np.array([state.updates]),
+            NUM_ENVS: np.array([self.config.num_envs]),
+        }
+        if self._saves_environments:
+            saved |= {ENVIRONMENTS: self._envs.get_state(), _RETURNS: state.return_so_far}
+        return to_arrays(saved)
+
+    @property
+    def _saves_environments(self) -> bool:
+        """Whether environments wait while the state is saved, and can save theirs."""
+        return self._envs.saves_state and not self.config.max_staleness
 
     def restore(self, arrays: Arrays, say: Callable[[str], None]) -> tuple[HostState, int]:
         """The state that `save` gave, and how many updates it had.
@@ -132,8 +150,14 @@ class HostTraining:
         """
         learner_key, self._key = jax.random.split(self._key)
         learner = restored_learner(self.algorithm.init, learner_key, arrays)
+        environments = part(arrays, f"{ENVIRONMENTS}/")
+        same = int(arrays[NUM_ENVS][0]) == self.config.num_envs
+        if environments and same and self._saves_environments:
+            updates = int(arrays[UPDATES][0])
+            state = self._begin(learner, updates, self.config.seed, environments)
+            return state._replace(return_so_far=jnp.asarray(arrays[_RETURNS])), updates
         updates, seed = restart(self.config, arrays, say)
-        return self._begin(learner, seed, updates), updates
+        return self._begin(learner, updates, seed), updates
 
     def run(
         self, state: HostState, count: int, stop: Callable[[], bool] = lambda: False

@@ -9,7 +9,7 @@ import numpy as np
 from kiloworlds.training.arrays import Arrays, from_arrays
 from kiloworlds.training.config import TrainConfig
 
-LEARNER, UPDATES, NUM_ENVS = "learner", "updates", "num_envs"
+LEARNER, UPDATES, NUM_ENVS, ENVIRONMENTS = "learner", "updates", "num_envs", "environments"
 
 
 def restored_learner(init: Callable[[Any], Any], key: jax.Array, arrays: Arrays | None) -> Any:
@@ -39,7 +39,7 @@ def restart(config: TrainConfig, arrays: Arrays, say: Callable[[str], None]) -> 
     """
     updates, stored = int(arrays[UPDATES][0]), int(arrays[NUM_ENVS][0])
     say(
-        f"the environments of {config.env_id} cannot save their states: {config.num_envs} episodes "
+        f"the environments of {config.env_id} have not saved their states: {config.num_envs} episodes "
         f"start over{f' instead of {stored}' if stored != config.num_envs else ''}."
     )
     seed = np.random.SeedSequence([config.seed, updates]).generate_state(1)[0]

@@ -21,7 +21,7 @@ from kiloworlds.core.registry import find_spec
 from kiloworlds.core.user_code import check_may_be_called, is_imported
 from kiloworlds.training.agents_policy import AgentsPolicy
 from kiloworlds.training.algorithms import AGENTS, algorithm_for
-from kiloworlds.training.arrays import from_arrays
+from kiloworlds.training.arrays import from_arrays, part
 from kiloworlds.training.checkpoint import Checkpoint, CheckpointStore, NoCheckpointError
 from kiloworlds.training.checkpoint_writer import LEARNER
 from kiloworlds.training.config import TrainConfig
@@ -197,7 +197,7 @@ def _load_policy(run: "Run", config: TrainConfig) -> Policy | AgentsPolicy:
         jax.vmap(algorithm.init), jax.random.split(jax.random.key(0), config.num_seeds)
     )
     checkpoint = run.load_checkpoint(only=LEARNER)
-    arrays = {name.removeprefix(LEARNER): array for name, array in checkpoint.arrays.items()}
+    arrays = part(checkpoint.arrays, LEARNER)
     what = f"the checkpoint of step {checkpoint.step} in {str(run.path)!r}"
     try:
         states = from_arrays(like, arrays, what, f"{config.env_id} with these settings")

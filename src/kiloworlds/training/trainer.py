@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kiloworlds.training.arrays import Arrays
+from kiloworlds.training.arrays import Arrays, part
 from kiloworlds.training.checkpoint import Checkpoint, NoCheckpointError
 from kiloworlds.training.checkpoint_writer import Snapshot, SnapshotWriter
 from kiloworlds.training.config import TrainConfig
@@ -128,9 +128,9 @@ class Trainer:
             InvalidValueError: it does not fit the settings.
         """
         arrays, facts = checkpoint.arrays, checkpoint.facts
-        self._state, self.done = self.training.restore(_part(arrays, _STATE), self.files.say)
+        self._state, self.done = self.training.restore(part(arrays, _STATE), self.files.say)
         self._report = Report(self.config, facts["seconds"])
-        self._report.restore(_part(arrays, _REPORT), facts["report"])
+        self._report.restore(part(arrays, _REPORT), facts["report"])
         lost = self.files.metrics.cut_back(facts["metrics"])
         if lost:
             self.files.say(f"the system lost {lost} bytes of metrics before the checkpoint.")
@@ -195,7 +195,7 @@ class Trainer:
         arrays, step = None, 0
         with contextlib.suppress(NoCheckpointError):
             checkpoint = self.files.store.load_newest(self.files.say)
-            arrays, step = _part(checkpoint.arrays, _STATE), checkpoint.step
+            arrays, step = part(checkpoint.arrays, _STATE), checkpoint.step
         self._state = self.training.roll_back(self._state, arrays, seeds, number)
         named = [self.config.seed + seed for seed in seeds]
         self._tell(
@@ -263,15 +263,6 @@ def _raise_error(error: Exception | None) -> None:
     """Memory that cannot be written ends training: a supervisor that is deceived is worse than none."""
     if error is not None:
         raise error
-
-
-def _part(arrays: Arrays, prefix: str) -> Arrays:
-    """The arrays whose names begin so, without that."""
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }
 
 
 def _mean(values: list[float | None]) -> float | None:

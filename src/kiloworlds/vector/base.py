@@ -125,6 +125,31 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.closed = False
         self._was_reset = False
 
+    @property
+    def saves_state(self) -> bool:
+        """Whether `get_state` and `set_state` are there: whether the simulator can save its state."""
+        return False
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """All that determines how the environments go on, random streams included, as arrays by name.
+
+        Raises:
+            InvalidValueError: the simulator cannot save its state.
+        """
+        raise self._no_state()
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> Any:
+        """Puts all environments back to where they were when `get_state` gave `state`; returns their
+        observations.
+
+        Raises:
+            InvalidValueError: the simulator cannot save its state, or it is of other environments.
+        """
+        raise self._no_state()
+
+    def _no_state(self) -> InvalidValueError:
+        return InvalidValueError(f"the environments of {self} cannot save their states.")
+
     def __enter__(self) -> Self:
         return self
 

@@ -5,6 +5,7 @@ An engine steps or resets some of its environments in one call; all else is here
 
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,8 @@ from kiloworlds.vector.base import (
     parse_autoreset_mode,
 )
 from kiloworlds.vector.infos import EpisodeStatistics
+
+_ENGINE = "engine/"
 
 
 @dataclass
@@ -108,6 +111,60 @@ class EngineVectorEnv(VectorEnv):
     @abstractmethod
     def _reseed(self, seeds: list[int]) -> None:
         """Gives each environment a new random stream; a reset of all follows."""
+
+    def _engine_state(self) -> dict[str, np.ndarray]:
+        """The simulator's part of `get_state`, copies."""
+        raise self._no_state()
+
+    def _set_engine_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """The opposite."""
+        raise self._no_state()
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """See `VectorEnv.get_state`.
+
+        Raises:
+            InvalidValueError: the engine cannot save its state.
+            WrongCallError: before the first reset, or while results are pending.
+        """
+        engine = self._engine_state()
+        self._check_nothing_pending("get_state")
+        if self._latest is None:
+            raise WrongCallError("get_state() before reset(); call reset() once first.")
+        return {
+            "observations": self._latest.copy(),
+            "finished": self._finished.copy(),
+            "returns": self._episodes.returns.copy(),
+            "lengths": self._episodes.lengths.copy(),
+            **{f"{_ENGINE}{name}": array for name, array in engine.items()},
+        }
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """See `VectorEnv.set_state`."""
+        if not self.saves_state:
+            raise self._no_state()
+        self._check_nothing_pending("set_state")
+        shape = (self.num_envs, *(self.single_observation_space.shape or ()))
+        if state["observations"].shape != shape:
+            raise InvalidValueError(
+                f"set_state() got observations of shape {state['observations'].shape}; those of {self} "
+                f"have {shape}."
+            )
+        self._set_engine_state(
+            {
+                name.removeprefix(_ENGINE): array
+                for name, array in state.items()
+                if name.startswith(_ENGINE)
+            }
+        )
+        self._was_reset = True
+        rows = np.arange(self.num_envs)
+        self._begin(rows)
+        self._keep(rows, state["observations"])
+        self._finished[:] = state["finished"]
+        self._episodes.returns[:] = state["returns"]
+        self._episodes.lengths[:] = state["lengths"]
+        return state["observations"].copy()
 
     # The synchronous interface.
 

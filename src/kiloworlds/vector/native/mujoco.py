@@ -16,6 +16,7 @@ from kiloworlds.vector.native.base import EngineVectorEnv, Steps
 from kiloworlds.vector.native.mujoco_physics import make_physics
 from kiloworlds.vector.native.mujoco_tasks import TASKS, Task
 from kiloworlds.vector.native.mujoco_warnings import log_warnings
+from kiloworlds.vector.native.streams import streams_from_array, streams_to_array
 
 MUJOCO_IDS = (
     "Ant-v5",
@@ -124,6 +125,22 @@ class MuJoCoExecutor(EngineVectorEnv):
         self._lengths[rows] += 1
         truncated = self._lengths[rows] >= self._max_steps
         return Steps(task.observe(fields), rewards.astype(float), terminated, truncated, info)
+
+    @property
+    def saves_state(self) -> bool:
+        return True
+
+    def _engine_state(self) -> dict[str, np.ndarray]:
+        return {
+            "steps": self._lengths.copy(),
+            "streams": streams_to_array(self._streams),
+            **self._physics.get_state(),
+        }
+
+    def _set_engine_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self._physics.set_state(state)
+        self._lengths[:] = state["steps"]
+        self._streams = streams_from_array(state["streams"])
 
     def close_extras(self, **kwargs: Any) -> None:
         super().close_extras(**kwargs)

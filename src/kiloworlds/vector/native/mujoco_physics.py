@@ -6,13 +6,15 @@ models, and one MjData per simulation on Python threads, which can also compute 
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 Fields = dict[str, np.ndarray]
+
+_FIELD = "field/"
 
 
 class Physics(ABC):
@@ -32,6 +34,22 @@ class Physics(ABC):
     @abstractmethod
     def reset(self, rows: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Resets the simulations `rows` `[B]` and sets their positions and velocities `[B, n]`."""
+
+    @abstractmethod
+    def get_state(self) -> Fields:
+        """All that determines how the simulations go on, copies."""
+
+    @abstractmethod
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """The opposite."""
+
+    def _saved_fields(self) -> Fields:
+        """The fields: what is derived from the state lags behind it, so it is not made again."""
+        return {f"{_FIELD}{name}": values.copy() for name, values in self.fields.items()}
+
+    def _restore_fields(self, state: Mapping[str, np.ndarray]) -> None:
+        for name, values in self.fields.items():
+            values[:] = state[f"{_FIELD}{name}"]
 
     def read(self, rows: np.ndarray) -> Fields:
         """The fields of `rows` `[B]`: copies, or live views where `rows` are all in order."""
@@ -93,6 +111,13 @@ class BatchPhysics(Physics):
         self._qpos[rows], self._qvel[rows] = qpos, qvel
         self._batch.forward(np.sort(rows))
 
+    def get_state(self) -> Fields:
+        return {"state": np.array(self._batch.state), **self._saved_fields()}
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self._batch.state[:] = state["state"]
+        self._restore_fields(state)
+
     def close(self) -> None:
         self._batch = None  # which ends its threads
 
@@ -152,6 +177,19 @@ class ThreadPhysics(Physics):
             data.qpos[:], data.qvel[:] = positions, velocities
             self._mujoco.mj_forward(self._model, data)
         self._gather(rows)
+
+    def get_state(self) -> Fields:
+        kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
+        states = np.empty((len(self._data), self._mujoco.mj_stateSize(self._model, kind)))
+        for data, values in zip(self._data, states, strict=True):
+            self._mujoco.mj_getState(self._model, data, values, kind)
+        return {"state": states, **self._saved_fields()}
+
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
+        for data, values in zip(self._data, state["state"], strict=True):
+            self._mujoco.mj_setState(self._model, data, values, kind)
+        self._restore_fields(state)
 
     def _gather(self, rows: np.ndarray) -> None:
         chosen = rows.tolist()
