@@ -233,7 +233,7 @@ MANY = [(name, number) for name in CALLS for number in range(1, 13)]
     ("call", "number"),
     [*FEW, *(pytest.param(*one, marks=pytest.mark.slow) for one in MANY if one not in FEW)],
 )
-@pytest.mark.parametrize("step", [200, 300])
+@pytest.mark.parametrize("step", [300, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_kill_while_saving_leaves_the_old_or_the_new(store, call, number, step):
     before = {step: store.load(step) for step in (100, 200)}
     killed = saving_killed_at(store.folder, step, CALLS[call], number)

@@ -100,8 +100,15 @@ def events_of(run):
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize("in_reward", [False, True])
-@pytest.mark.parametrize("algorithm", ["ppo", "ippo"])
+@pytest.mark.parametrize(
+    ("algorithm", "in_reward"),
+    [
+        ("ppo", False),
+        ("ippo", True),
+        pytest.param("ppo", True, marks=pytest.mark.slow),
+        pytest.param("ippo", False, marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_not_finite_is_named_and_not_learnt_from(algorithm, in_reward, tmp_path, capsys):
     run = train(tmp_path / "run", algorithm, in_reward=in_reward, num_seeds=2)
     field = "reward" if in_reward else "observation"

@@ -107,7 +107,7 @@ def test_a_trainer_that_crashes_and_hangs_ends_as_if_it_had_not(tmp_path):
     supervisor = Supervisor(
         [*command, "begin"],
         lambda found: [*command, "resume"],
-        Limits(hang_seconds=5.0),
+        Limits(hang_seconds=3.0),
         said.append,
     )
     before = set(children())
@@ -115,7 +115,7 @@ def test_a_trainer_that_crashes_and_hangs_ends_as_if_it_had_not(tmp_path):
     assert set(children()) <= before
     assert len(said) == 2
     assert "was killed by SIGKILL after update" in said[0]
-    assert "gave no sign of life for 5 s and was killed" in said[1]
+    assert "gave no sign of life for 3 s and was killed" in said[1]
     run = kw.load(path)
     events = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
     assert [event["event"] for event in events] == ["trainer crashed", "resumed"] * 2

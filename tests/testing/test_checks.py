@@ -167,7 +167,7 @@ def test_catches(check, row, make, result, seen):
         "copies",
         "rendering",
         "workers",
-        "leaks",
+        pytest.param("leaks", marks=pytest.mark.slow),
         "closing",
     ],
 )

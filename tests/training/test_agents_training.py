@@ -140,6 +140,7 @@ def test_hints_win_no_game_of_self_play():
     assert (np.asarray(metrics.train["elo/x"])[:, -1] > 1000).all()
 
 
+@pytest.mark.slow
 def test_a_run_of_self_play_keeps_its_pool(tmp_path):
     own_id = f"{__file__}:Unequal"
     run = kw.train("self_play", own_id, run_dir=tmp_path / "run", **SELF_PLAY)

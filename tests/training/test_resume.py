@@ -22,14 +22,22 @@ TRAININGS = [
         SPREAD,
         AGENTS | {"network": "gru", "recurrent_size": 8, "num_minibatches": 2},
         id="mappo-gru",
+        marks=pytest.mark.slow,
     ),
-    pytest.param("qmix", SPREAD, AGENTS | {"replay_size": 16}, id="qmix"),
-    pytest.param("pqn_vdn", SPREAD, AGENTS | {"network": "mlp"}, id="pqn_vdn"),
+    pytest.param("qmix", SPREAD, AGENTS | {"replay_size": 16}, id="qmix", marks=pytest.mark.slow),
+    pytest.param(
+        "pqn_vdn",
+        SPREAD,
+        AGENTS | {"network": "mlp"},
+        id="pqn_vdn",
+        marks=pytest.mark.slow,
+    ),
     pytest.param(
         "self_play",
         TAG,
         AGENTS | {"num_envs": 16, "total_steps": 16 * 8 * 6, "snapshot_interval": 2},
         id="self_play",
+        marks=pytest.mark.slow,
     ),
 ]
 
@@ -178,7 +186,7 @@ def test_arrays_of_another_network_are_refused_by_name(path):
     assert steps_of(path) == [256, 512]
 
 
-@pytest.mark.parametrize("num_envs", [2, 8])
+@pytest.mark.parametrize("num_envs", [8, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_number_of_environments_may_change(path, num_envs, capsys):
     before = kw.load(path).load_checkpoint()
     run = go_on(path, num_envs=num_envs)

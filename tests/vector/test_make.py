@@ -185,7 +185,7 @@ def test_render_mode_may_be_given():
 
 
 def test_a_parameter_that_is_no_number():
-    with pytest.raises(InvalidValueError, match=r"length='abc' must be a number"):
+    with pytest.raises(InvalidValueError, match="length='abc' must be a finite number"):
         kw.make("CartPole-v1", length="abc")
 
 

@@ -45,7 +45,7 @@ def differ(one, other):
 @pytest.mark.parametrize(
     ("env", "options"),
     [
-        ("CartPole-v1", {}),
+        pytest.param("CartPole-v1", {}, marks=pytest.mark.slow),
         ("CartPole-v1", {"devices": 2, "length": [0.5, 0.7, 0.9, 1.1]}),
         ("FrozenLake-v1", {"autoreset_mode": "next_step"}),
         ("mpe/simple_tag_v3", {}),
@@ -100,6 +100,7 @@ def test_copies_with_seeds_of_their_own_part():
     assert len(set(scattered.tolist())) > 1
 
 
+@pytest.mark.slow
 def test_a_fork_keeps_the_ways_of_its_vector():
     envs = kw.make("smax/3m", 2, output="jax", autoreset_mode="disabled", check_legal=True)
     envs.reset(seed=0)
