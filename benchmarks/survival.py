@@ -204,7 +204,7 @@ LARGE = {
 """Two networks of 25 M parameters each."""
 
 COSTS = [
-    ("default interval", "ppo", "CartPole-v1", {"total_steps": 6_000_000}, {}),
+    ("default interval", "ppo", "CartPole-v1", {"total_steps": 25_000_000}, {}),
     (
         "every 10th update",
         "ppo",
@@ -222,10 +222,12 @@ COSTS = [
 ]
 
 
-def cost(folder: Path, rounds: int) -> list[dict[str, Any]]:
+def cost(folder: Path, rounds: int, wanted: list[str]) -> list[dict[str, Any]]:
     """Trains with and without checkpoints, in turn."""
     cells = []
     for name, algorithm, env, settings, checkpoints in COSTS:
+        if name not in wanted:
+            continue
         none = {"checkpoint_seconds": None}
         with (
             _worker(algorithm, env, folder / "with", settings | checkpoints) as saving,
@@ -390,6 +392,8 @@ def main() -> None:
     names = ("kill", "damage", "cost", "resume", "signals", "guard")
     parser.add_argument("--questions", nargs="+", default=names, choices=names)
     parser.add_argument("--kills", type=int, default=50, help="of each training")
+    cases = [case for case, *_ in COSTS]
+    parser.add_argument("--costs", nargs="+", default=cases, choices=cases, metavar="CASE")
     options = parser.parse_args()
     quick = options.quick
     rounds = 2 if quick else options.rounds or 7
@@ -399,7 +403,7 @@ def main() -> None:
         asked = {
             "kill": lambda: kill(folder, 2 if quick else options.kills, quick),
             "damage": lambda: damage(folder, 20 if quick else 200),
-            "cost": lambda: cost(folder, rounds),
+            "cost": lambda: cost(folder, rounds, options.costs),
             "resume": lambda: resume(folder, rounds),
             "signals": lambda: signals(folder, rounds),
             "guard": lambda: watch(rounds),
