@@ -104,7 +104,7 @@ class CheckpointStore:
         try:
             manifest = {"format": "kiloworlds checkpoint", "version": FORMAT_VERSION, "step": step}
             _save_arrays(arrays, unfinished / _STATE)
-            (unfinished / _MANIFEST).write_text(json.dumps(manifest | facts, indent=1) + "\n")
+            (unfinished / _MANIFEST).write_text(json.dumps(manifest | facts) + "\n")
             (unfinished / _SUMS).write_text(_sums(unfinished))
             for name in _FILES:
                 _force_to_disk(unfinished / name)

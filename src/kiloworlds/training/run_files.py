@@ -38,7 +38,8 @@ class RunFiles:
     """
 
     def __init__(self, path: Path, config: TrainConfig, facts: dict[str, Any], say: Say):
-        self.path, self.config = path, config
+        self.path = path
+        self._described_by = {"config": config.as_dict(), "versions": versions()}
         self._texts = {
             "config.yaml": yaml.safe_dump(config.as_dict(), sort_keys=False),
             "environment.json": json.dumps(facts, indent=2) + "\n",
@@ -84,8 +85,7 @@ class RunFiles:
         save(self.store, self._keep, snapshot, self.metrics.force_to_disk)
 
     def _described(self, snapshot: Snapshot) -> Snapshot:
-        facts = {"config": self.config.as_dict(), "versions": versions()}
-        return snapshot._replace(facts=snapshot.facts | facts)
+        return snapshot._replace(facts=snapshot.facts | self._described_by)
 
     def finish(self, snapshot: Snapshot | None) -> Path:
         """Writes the last checkpoint and closes all files.
