@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -255,3 +257,45 @@ def test_environments_outside_xla_start_new_episodes_and_say_so(tmp_path, capsys
     assert run.metrics["step"].tolist() == list(range(64, 641, 64))
     name = "state/learner/parameters"
     assert not np.array_equal(learner[name], last_of(run).arrays[name])
+
+
+RESHAPE = """
+import signal, sys
+import jax
+import numpy as np
+jax.config.update("jax_num_cpu_devices", 8)
+jax.devices()
+import kiloworlds as kw
+from kiloworlds.training.arrays import part
+from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.make_training import make_training
+
+def stop(row):
+    if row["step"] >= 4 * 128:
+        signal.raise_signal(signal.SIGINT)
+
+settings = dict(num_envs=8, num_steps=16, num_minibatches=2, total_steps=10 * 128, hidden_sizes=(8,))
+path = sys.argv[1]
+run = kw.train("ppo", "CartPole-v1", run_dir=path, devices=8, on_metrics=stop, **settings)
+saved = part(run.load_checkpoint().arrays, "state/")
+for devices in (1, 2, 4):
+    training = make_training(TrainConfig.from_dict(run.config | {"devices": devices}))
+    state, updates = training.restore(saved, print)
+    assert updates == 4
+    for name, array in training.save(state).items():
+        np.testing.assert_array_equal(array, saved[name], err_msg=name)
+run = kw.train("ppo", "CartPole-v1", run_dir=path, devices=2, resume=True)
+assert run.steps == 1280
+"""
+
+
+@pytest.mark.slow
+def test_a_run_of_eight_devices_goes_on_on_fewer(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", RESHAPE, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "devices is 2 from here on, instead of 8." in done.stderr
