@@ -13,6 +13,7 @@ from training_settings import TINY
 import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.training.checkpoint import CheckpointStore, NoCheckpointError
+from kiloworlds.training.lifeline import Lifeline
 from kiloworlds.training.run_errors import NoRunError, RunDirectoryError
 
 AGENTS = {"num_envs": 4, "num_steps": 8, "total_steps": 4 * 8 * 6, "hidden_sizes": (8,)}
@@ -156,6 +157,18 @@ def test_without_a_checkpoint_nothing_starts_from_scratch(path):
         kw.train("ppo", "CartPole-v1", resume=True)
 
 
+def test_nor_does_it_under_a_supervisor_that_saw_no_crash(path, monkeypatch):
+    shutil.rmtree(path / "checkpoints")
+    before = (path / "metrics.jsonl").read_bytes()
+    line = Lifeline.create()
+    monkeypatch.setattr(Lifeline, "given", lambda: line)
+    monkeypatch.setattr("kiloworlds.training.train.die_with", lambda supervisor: None)
+    with pytest.raises(NoCheckpointError, match="holds no checkpoint"):
+        go_on(path)
+    assert (path / "metrics.jsonl").read_bytes() == before
+    line.close()
+
+
 def test_a_run_that_has_all_its_steps_wants_more(trained):
     with pytest.raises(InvalidValueError, match=r"has all its 640 steps.*total_steps"):
         go_on(trained.path)
@@ -183,8 +196,12 @@ def test_other_settings_may_be_wanted(path):
 
 
 def test_arrays_of_another_network_are_refused_by_name(path):
+    before = (path / "config.yaml").read_text()
     with pytest.raises(InvalidValueError, match=r"does not fit.*learner/\S+ is float32\[.*\], not"):
         go_on(path, hidden_sizes=(4,), override=True)
+    with pytest.raises(InvalidValueError, match="has all its 512 steps"):
+        go_on(path, total_steps=64)
+    assert (path / "config.yaml").read_text() == before  # settings that failed are not kept
     assert steps_of(path) == [256, 512]
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from kiloworlds.core.errors import KiloworldsError
 from kiloworlds.training.arrays import Arrays
-from kiloworlds.training.checkpoint import CheckpointStore, Retention
 
 LEARNER = "state/learner/"
 """What the names of a learner's arrays begin with."""
@@ -45,7 +44,6 @@ class SnapshotWriter:
         self._write, self._tell = write, tell
         self._changed = threading.Condition()
         self._waiting: Snapshot | None = None
-        self._writes = False
         self._ends = False
         self._bug: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="snapshots", daemon=True)
@@ -88,23 +86,9 @@ class SnapshotWriter:
             return snapshot
 
 
-def save(
-    store: CheckpointStore, keep: Retention, snapshot: Snapshot, before: Callable[[], None]
-) -> None:
-    """Writes a checkpoint and deletes those that need not stay any more.
-
-    Raises:
-        OSError: it cannot be written.
-        NotFiniteError: the numbers of no seed are all finite.
-    """
-    _check_finite(snapshot)
-    before()
-    store.save(*snapshot)
-    store.prune(keep)
-
-
-def _check_finite(snapshot: Snapshot) -> None:
-    """A checkpoint that is not finite must not take the place of one that is."""
+def check_finite(snapshot: Snapshot) -> None:
+    """Raises NotFiniteError where the numbers of no seed are all finite: such a checkpoint must not take
+    the place of one that is."""
     finite: Any = True
     for name, array in snapshot.arrays.items():
         if name.startswith(LEARNER) and np.issubdtype(array.dtype, np.inexact):

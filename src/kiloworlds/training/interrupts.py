@@ -19,7 +19,8 @@ Result = TypeVar("Result")
 
 def run_or_leave(function: Callable[[], Result], stop: Callable[[], bool]) -> Result:
     """What `function` returns or raises, from a thread of its own: the compiler, which listens to
-    nobody, is left alone with its work.
+    nobody, is left alone with its work. Nobody hears then what becomes of it, so it must change nothing
+    that others use.
 
     Raises:
         InterruptedEarlyError: `stop()` says so before the function returns.
@@ -29,7 +30,7 @@ def run_or_leave(function: Callable[[], Result], stop: Callable[[], bool]) -> Re
     def work() -> None:
         try:
             outcome.put((True, function()))
-        except BaseException as error:
+        except BaseException as error:  # raised where it is waited for
             outcome.put((False, error))
 
     threading.Thread(target=work, name="compiler", daemon=True).start()

@@ -58,23 +58,27 @@ class Report:
         Args:
             done: updates so far.
         """
-        row = self.preview(done)
+        recent = self._newest()
+        row = self._row(done, recent)
         self._last = time.perf_counter()
         if not self._compiled:
             self._collected -= min(self._collected, self._updates)
         self._compiled = False
-        self._recent = self._newest()
+        self._recent = recent
         self._gathered = []
         return row
 
     def preview(self, done: int) -> Row:
         """What `row` would give now."""
+        return self._row(done, self._newest())
+
+    def _row(self, done: int, recent: deque[Episodes]) -> Row:
         config, now = self._config, time.perf_counter()
         updates = self._updates
         timed = 0 if self._compiled else updates - min(updates, self._collected)
         steps = timed * config.steps_per_update * config.num_seeds
-        metrics = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *self._gathered)
-        sums = jax.tree.map(lambda *columns: np.sum(columns, axis=0), *self._newest())
+        metrics: Any = _join(self._gathered)
+        sums = jax.tree.map(lambda *columns: np.sum(columns, axis=0), *recent)
         episodes = sums.ended
         return {
             "step": done * config.steps_per_update,
@@ -113,7 +117,7 @@ class Report:
 
     def save(self) -> tuple[Arrays, dict[str, Any]]:
         """All that the next rows depend on beside the time, as arrays and as JSON."""
-        recent = _stack(list(self._recent), axis=0)
+        recent = _stack(list(self._recent))
         gathered = _join(self._gathered)
         known = recent or (gathered.episodes if gathered else None)
         names = {
@@ -142,8 +146,8 @@ class Report:
             self._gathered = [UpdateMetrics(episodes("gathered/episodes"), train, fault)]
 
 
-def _stack(parts: list[Any], axis: int) -> Any:
-    return jax.tree.map(lambda *leaves: np.stack(leaves, axis), *parts) if parts else None
+def _stack(parts: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *parts) if parts else None
 
 
 def _join(parts: list[UpdateMetrics]) -> UpdateMetrics | None:

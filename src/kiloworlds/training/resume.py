@@ -24,11 +24,6 @@ MAY_CHANGE = {
 """Settings that change how long, where and how safely a run goes on, and not what it is."""
 
 
-def changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The settings that differ, with both values."""
-    return {name: (old.get(name), value) for name, value in new.items() if old.get(name) != value}
-
-
 def check_changes(old: dict[str, Any], new: dict[str, Any], override: bool) -> list[str]:
     """What differs, in words.
 
@@ -39,7 +34,7 @@ def check_changes(old: dict[str, Any], new: dict[str, Any], override: bool) -> l
         InvalidValueError: settings differ that make it another training; the message is a table of
             them.
     """
-    different = changes(old, new)
+    different = {name: (old.get(name), now) for name, now in new.items() if old.get(name) != now}
     wrong = {} if override else {k: v for k, v in different.items() if k not in MAY_CHANGE}
     if wrong:
         rows = "".join(

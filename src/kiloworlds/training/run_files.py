@@ -15,7 +15,7 @@ from kiloworlds.training.checkpoint_writer import (
     NotFiniteError,
     Snapshot,
     SnapshotWriter,
-    save,
+    check_finite,
 )
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.metrics_file import MetricsFile
@@ -46,14 +46,17 @@ class RunFiles:
         }
         self.say = say
         self._troubles: set[str] = set()
-        self.metrics = MetricsFile(path)  # first, as it says whether somebody else trains it
-        self._write_texts(path)
+        self.metrics = MetricsFile(path)  # which says whether somebody else trains it
         self.store = CheckpointStore(path / "checkpoints")
         self.store.sweep()
         self._keep = Retention(
             config.keep_checkpoints, config.keep_best_checkpoint, config.keep_checkpoint_every
         )
         self._writer = SnapshotWriter(self._save, self._told)
+
+    def write_settings(self) -> None:
+        """Writes `config.yaml` and `environment.json`."""
+        self._write_texts(self.path)
 
     def _write_texts(self, path: Path) -> None:
         for name, text in self._texts.items():
@@ -82,7 +85,10 @@ class RunFiles:
         self._writer.offer(self._described(snapshot))
 
     def _save(self, snapshot: Snapshot) -> None:
-        save(self.store, self._keep, snapshot, self.metrics.force_to_disk)
+        check_finite(snapshot)
+        self.metrics.force_to_disk()
+        self.store.save(*snapshot)
+        self.store.prune(self._keep)
 
     def _described(self, snapshot: Snapshot) -> Snapshot:
         return snapshot._replace(facts=snapshot.facts | self._described_by)

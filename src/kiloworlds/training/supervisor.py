@@ -64,11 +64,10 @@ class Supervisor:
         }
         try:
             while True:
-                began = time.monotonic()
                 code, why = self._watch(self._start())
                 if code in _FINAL or self._signal is not None:
                     return code if code >= 0 else 128 - code
-                if not self._may_start_again(why, began):
+                if not self._may_start_again(why):
                     return 1
         finally:
             for number, handler in previous.items():
@@ -113,7 +112,7 @@ class Supervisor:
             return code, f"was killed by {signal.Signals(-code).name}"
         return code, f"failed with exit code {code}"
 
-    def _may_start_again(self, why: str, began: float) -> bool:
+    def _may_start_again(self, why: str) -> bool:
         now = time.monotonic()
         beat = self._lifeline.last_beat()
         reached = 0 if beat is None else beat.updates

@@ -1,7 +1,6 @@
 """`kiloworlds.train`: from an environment's id to a run."""
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.training.checkpoint import Checkpoint
 from kiloworlds.training.config import TrainConfig, build_config
-from kiloworlds.training.interrupts import InterruptedEarlyError, interrupts, run_or_leave
+from kiloworlds.training.interrupts import InterruptedEarlyError, interrupts
 from kiloworlds.training.lifeline import Lifeline
 from kiloworlds.training.make_training import make_training
 from kiloworlds.training.metrics_file import NOTHING
@@ -122,6 +121,7 @@ def train_config(
         facts = old.environment if old else environment_facts(config, training.backend)
         files = RunFiles(path, config, facts, say)
         lifeline = Lifeline.given()
+        crashed = lifeline is not None and lifeline.path is not None
         if lifeline is not None:
             die_with(lifeline.supervisor)
             lifeline.path = path
@@ -131,10 +131,9 @@ def train_config(
             say(words)
         with interrupts() as interrupt:
             try:
-                checkpoint = None if old is None else _newest(files, lifeline)
-                begin = functools.partial(_begin, trainer, files, checkpoint, different)
                 with contextlib.suppress(InterruptedEarlyError):
-                    run_or_leave(begin, interrupt.is_set)
+                    checkpoint = None if old is None else _newest(files, lifeline, crashed)
+                    _begin(trainer, files, checkpoint, different, interrupt.is_set)
                     trainer.run(interrupt.is_set)
             finally:  # whatever ends training, what was learnt is kept
                 interrupted = trainer.done < config.num_updates
@@ -153,30 +152,36 @@ def _opened(run_dir: str | os.PathLike | None) -> Run:
     return load(run_dir)
 
 
-def _newest(files: RunFiles, lifeline: Lifeline | None) -> Checkpoint | None:
-    """The newest state there is: what a supervisor has in memory, or a checkpoint. None where a trainer
-    crashed before it had any."""
+def _newest(files: RunFiles, lifeline: Lifeline | None, crashed: bool) -> Checkpoint | None:
+    """The newest state there is: what a supervisor has in memory, or a checkpoint. None where a
+    supervised trainer crashed before it had any, and nowhere else."""
     in_memory = None if lifeline is None else lifeline.newest()
     steps = files.store.steps()
     if in_memory is not None and in_memory.step >= max(steps, default=0):
         return in_memory
-    if lifeline is not None and not steps:
+    if crashed and not steps:
         files.metrics.cut_back(NOTHING)
         return None
     return files.store.load_newest(files.say)
 
 
 def _begin(
-    trainer: Trainer, files: RunFiles, checkpoint: Checkpoint | None, different: list[str]
+    trainer: Trainer,
+    files: RunFiles,
+    checkpoint: Checkpoint | None,
+    different: list[str],
+    stop: Callable[[], bool],
 ) -> None:
     """Compiles, and has the first state."""
     if checkpoint is None:
-        trainer.start()
+        files.write_settings()
+        trainer.start(stop)
         return
     is_saved = checkpoint.step in files.store.steps()
     if is_saved and checkpoint.step >= trainer.config.num_updates * trainer.config.steps_per_update:
         raise InvalidValueError(
             f"the run has all its {checkpoint.step} steps; it goes on with more total_steps."
         )
-    trainer.go_on(checkpoint, is_saved)
+    trainer.go_on(checkpoint, stop, is_saved)
+    files.write_settings()  # not before it is known that the run goes on with them
     files.event("resumed", step=checkpoint.step, changes=different, versions=versions())

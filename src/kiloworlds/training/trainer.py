@@ -13,6 +13,7 @@ from kiloworlds.training.checkpoint_writer import Snapshot, SnapshotWriter
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.divergence import Divergence
 from kiloworlds.training.fused_loop import CHUNK, UpdateMetrics
+from kiloworlds.training.interrupts import run_or_leave
 from kiloworlds.training.lifeline import Lifeline
 from kiloworlds.training.report import Report, Row
 from kiloworlds.training.run_files import RunFiles
@@ -114,11 +115,15 @@ class Trainer:
         self._shown = time.perf_counter()
         self._per_second: float | None = None  # updates, in the last call; None before one
 
-    def start(self) -> None:
-        """Begins with the first update."""
-        self._state = self.training.init()
+    def start(self, stop: Callable[[], bool]) -> None:
+        """Begins with the first update.
 
-    def go_on(self, checkpoint: Checkpoint, is_saved: bool = True) -> None:
+        Raises:
+            InterruptedEarlyError: `stop()` says so while programs compile.
+        """
+        self._state = run_or_leave(self.training.init, stop)
+
+    def go_on(self, checkpoint: Checkpoint, stop: Callable[[], bool], is_saved: bool) -> None:
         """Goes on from a checkpoint; metrics written after it are cut off.
 
         Args:
@@ -126,11 +131,13 @@ class Trainer:
 
         Raises:
             InvalidValueError: it does not fit the settings.
+            InterruptedEarlyError: `stop()` says so while programs compile.
         """
-        arrays, facts = checkpoint.arrays, checkpoint.facts
-        self._state, self.done = self.training.restore(part(arrays, _STATE), self.files.say)
+        arrays, facts = part(checkpoint.arrays, _STATE), checkpoint.facts
+        restored = run_or_leave(lambda: self.training.restore(arrays, self.files.say), stop)
+        self._state, self.done = restored
         self._report = Report(self.config, facts["seconds"])
-        self._report.restore(part(arrays, _REPORT), facts["report"])
+        self._report.restore(part(checkpoint.arrays, _REPORT), facts["report"])
         lost = self.files.metrics.cut_back(facts["metrics"])
         if lost:
             self.files.say(f"the system lost {lost} bytes of metrics before the checkpoint.")
