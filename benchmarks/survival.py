@@ -332,8 +332,6 @@ if guarded == "0":
     guard.find = lambda seen: (nothing, jnp.zeros(seen["reward"].shape[1], bool))
     guard.all_finite = lambda tree: jnp.bool_(True)
     guard.keep = lambda is_fault, old, new: new
-    from kiloworlds.vector.functional import VectorFunctions
-    VectorFunctions.start_over = lambda self, state, mask, observation: (state, observation)
 from kiloworlds.training.config import build_config
 from kiloworlds.training.make_training import make_training
 from kiloworlds.training.placement import configure_devices

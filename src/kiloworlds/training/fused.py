@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from kiloworlds.algorithms.ppo import PPO, PPOState, Rollout
 from kiloworlds.core.environment import Environment
@@ -100,7 +100,7 @@ class FusedTraining(FusedLoop):
         )
         return environments, observation, rollout, episodes
 
-    def _update(self, state: LoopState) -> tuple[LoopState, UpdateMetrics]:
+    def _update(self, state: LoopState) -> tuple[LoopState, UpdateMetrics, Bool[Array, " N"]]:
         config = self.config
         act_key, learn_key = self._update_keys(state.key, state.updates)
         environments, observation, rollout, episodes = self._rollout(state, act_key)
@@ -116,10 +116,15 @@ class FusedTraining(FusedLoop):
         learner, return_so_far = guard.keep(
             fault.field > 0, (state.learner, state.return_so_far), (learner, return_so_far)
         )
-        environments, observation = self._vector.start_over(environments, broken, observation)
         metrics["learning_rate"] = learning_rate
         episodes, metrics = self._over_devices(episodes, metrics)
         state = LoopState(
             learner, environments, observation, return_so_far, state.key, state.updates + 1
         )
-        return state, UpdateMetrics(episodes, metrics, fault)
+        return state, UpdateMetrics(episodes, metrics, fault), broken
+
+    def _start_over(self, state: LoopState, broken: Bool[Array, " N"]) -> LoopState:
+        environments, observation = self._vector.start_over(
+            state.environments, broken, state.observation
+        )
+        return state._replace(environments=environments, observation=observation)

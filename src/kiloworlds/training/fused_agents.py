@@ -144,7 +144,9 @@ class FusedAgentsTraining(FusedLoop):
     def _has_hints(self, info: dict[str, Any]) -> bool:
         return self.config.settings.shapes_rewards and "shaped_reward" in info
 
-    def _update(self, state: AgentsLoopState) -> tuple[AgentsLoopState, UpdateMetrics]:
+    def _update(
+        self, state: AgentsLoopState
+    ) -> tuple[AgentsLoopState, UpdateMetrics, Bool[Array, " N"]]:
         act_key, learn_key = self._update_keys(state.key, state.updates)
         progress = self._progress(state.updates)
         state, experience, episodes = self._one_rollout(state, act_key)
@@ -166,21 +168,19 @@ class FusedAgentsTraining(FusedLoop):
             )
         fault = guard.with_learner(fault, is_finite)
         episodes, metrics = self._over_devices(episodes, metrics)
-        state = self._start_over(state, broken)
         state = state._replace(learner=learner, carried=carried, updates=state.updates + 1)
-        return state, UpdateMetrics(episodes, metrics, fault)
+        return state, UpdateMetrics(episodes, metrics, fault), broken
 
-    def _start_over(self, state: AgentsLoopState, mask: Bool[Array, " N"]) -> AgentsLoopState:
-        """New episodes in the masked environments."""
+    def _start_over(self, state: AgentsLoopState, broken: Bool[Array, " N"]) -> AgentsLoopState:
         environments, observation = self._vector.start_over(
-            state.environments, mask, state.observation
+            state.environments, broken, state.observation
         )
-        everybody = jnp.broadcast_to(mask[:, None], state.agents.alive.shape)
+        everybody = jnp.broadcast_to(broken[:, None], state.agents.alive.shape)
         return state._replace(
             environments=environments,
             observation=observation,
             agents=self._vector.agents(environments),
-            memory=self.algorithm.forget(state.memory, everybody, mask),
+            memory=self.algorithm.forget(state.memory, everybody, broken),
         )
 
 

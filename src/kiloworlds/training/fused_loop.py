@@ -94,10 +94,20 @@ class FusedLoop:
             env, reference or env, config.num_envs, AutoresetMode.SAME_STEP
         )
         # Inlined, so that what asks for its shapes only and what runs it trace it but once.
-        self._one_update = jax.jit(self._update, inline=True)
-        self._init = jax.jit(self._spread(jax.vmap(self._init_one), takes_state=False))
+        self._one_update = jax.jit(jax.vmap(self._update), inline=True)
+        self._init = jax.jit(self._spread(jax.vmap(self._init_one), "keys", gives="state"))
         self._run = jax.jit(
-            self._spread(jax.vmap(self._run_one, in_axes=(0, None)), takes_state=True),
+            self._spread(
+                self._updates,
+                "state",
+                "number",
+                gives=("state", "metrics", "environments", "number"),
+            ),
+            donate_argnums=0,
+        )
+        # Not within what runs updates: it holds a reset, and is compiled where it is needed only.
+        self._mend = jax.jit(
+            self._spread(jax.vmap(self._start_over), "state", "environments", gives="state"),
             donate_argnums=0,
         )
 
@@ -114,8 +124,12 @@ class FusedLoop:
         """The state of one seed before the first update."""
 
     @abstractmethod
-    def _update(self, state: Any) -> tuple[Any, UpdateMetrics]:
-        """One rollout and what is learnt from it."""
+    def _update(self, state: Any) -> tuple[Any, UpdateMetrics, Bool[Array, " N"]]:
+        """One rollout and what is learnt from it; and which environments broke and must start over."""
+
+    @abstractmethod
+    def _start_over(self, state: Any, broken: Bool[Array, " N"]) -> Any:
+        """The state with new episodes in these environments."""
 
     @abstractmethod
     def _state_on_devices(self) -> Any:
@@ -155,42 +169,77 @@ class FusedLoop:
             metrics = jax.lax.pmean(metrics, Axis.ENVIRONMENTS)
         return episodes, metrics
 
-    def _spread(self, function: Callable, takes_state: bool) -> Callable:
-        """Runs a function on all devices: of keys, or of a loop state and a count (`takes_state`)."""
+    def _spread(self, function: Callable, *takes: str, gives: str | tuple[str, ...]) -> Callable:
+        """Runs a function on all devices.
+
+        Args:
+            function: of all seeds.
+            takes, gives: what its arguments and results are: one of `keys`, `state`, `metrics`,
+                `environments` (`[S, N]`), `number` (the same everywhere).
+        """
         if self._mesh is None:
             return function
         everywhere = PartitionSpec()
+        specs: dict[str, Any] = dict.fromkeys(
+            ("keys", "state", "metrics", "environments", "number"), everywhere
+        )
         match self._axis:
             case Axis.SEEDS:
-                keys = state = metrics = PartitionSpec(Axis.SEEDS)
-            case Axis.NETWORKS:
-                keys = state = metrics = everywhere
+                specs |= dict.fromkeys(
+                    ("keys", "state", "metrics", "environments"), PartitionSpec(Axis.SEEDS)
+                )
+            case Axis.ENVIRONMENTS:
+                specs["state"] = self._state_on_devices()
+                specs["environments"] = PartitionSpec(None, Axis.ENVIRONMENTS)
             case _:
-                keys = metrics = everywhere
-                state = self._state_on_devices()
+                pass
         return jax.shard_map(
             function,
             mesh=self._mesh,
-            in_specs=(state, everywhere) if takes_state else (keys,),
-            out_specs=(state, metrics) if takes_state else state,
+            in_specs=tuple(specs[name] for name in takes),
+            out_specs=specs[gives]
+            if isinstance(gives, str)
+            else tuple(specs[name] for name in gives),
             check_vma=False,
         )
 
-    def _run_one(self, state: Any, count: Int[Array, ""]) -> tuple[Any, UpdateMetrics]:
-        """`count` updates (at most CHUNK); metrics `[CHUNK]`, of which `count` are filled.
+    def _updates(
+        self, state: Any, count: Int[Array, ""]
+    ) -> tuple[Any, UpdateMetrics, Bool[Array, "S N"], Int[Array, ""]]:
+        """Updates until there are `count` (at most CHUNK), or environments broke in the last.
 
         The count is a traced value, so one compiled program serves every length.
+
+        Returns:
+            The state; metrics `[S, CHUNK]`, of which as many are filled as there were updates; which
+            environments broke; the number of updates.
         """
-        shape = jax.eval_shape(self._one_update, state)[1]
-        metrics = jax.tree.map(lambda leaf: jnp.zeros((CHUNK, *leaf.shape), leaf.dtype), shape)
+        _, shapes, broken = jax.eval_shape(self._one_update, state)
+        metrics = jax.tree.map(
+            lambda leaf: jnp.zeros((leaf.shape[0], CHUNK, *leaf.shape[1:]), leaf.dtype), shapes
+        )
 
-        def one_update(index, carry):
-            state, metrics = carry
-            state, new = self._one_update(state)
-            metrics = jax.tree.map(lambda all_, one: all_.at[index].set(one), metrics, new)
-            return state, metrics
+        def one_update(carry):
+            state, metrics, _, _, done = carry
+            state, new, broken = self._one_update(state)
+            metrics = jax.tree.map(lambda all_, one: all_.at[:, done].set(one), metrics, new)
+            return state, metrics, broken, self._on_any_device(broken.any()), done + 1
 
-        return jax.lax.fori_loop(0, count, one_update, (state, metrics))
+        def goes_on(carry):
+            *_, is_broken, done = carry
+            return (done < count) & ~is_broken
+
+        nothing = jnp.zeros(broken.shape, bool)
+        state, metrics, broken, _, done = jax.lax.while_loop(
+            goes_on, one_update, (state, metrics, nothing, jnp.bool_(False), jnp.int32(0))
+        )
+        return state, metrics, broken, done
+
+    def _on_any_device(self, is_so: Bool[Array, ""]) -> Bool[Array, ""]:
+        """Whether something is so on any of the devices that differ in it."""
+        if self._axis in (Axis.SEEDS, Axis.ENVIRONMENTS):
+            return jax.lax.pmax(is_so.astype(jnp.int32), self._axis) > 0
+        return is_so
 
     def seed_keys(self) -> Key[Array, " S"]:
         """One key per seed."""
@@ -291,15 +340,20 @@ class FusedLoop:
     def run(
         self, state: Any, count: int, stop: Callable[[], bool] = lambda: False
     ) -> tuple[Any, UpdateMetrics]:
-        """Runs `count` updates. `state` is consumed. One program does all: `stop` is not asked.
+        """Runs `count` updates, or fewer: environments that broke start over before the next.
+
+        `state` is consumed. One program does all: `stop` is not asked.
 
         Returns:
-            The new state and the metrics as numpy arrays `[S, count]`.
+            The new state and the metrics of the updates as numpy arrays `[S, U]`.
         """
         if not 1 <= count <= CHUNK:
             raise InvalidValueError(f"count={count} must be between 1 and {CHUNK}.")
-        state, metrics = self.program(state, jnp.int32(count))
-        return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :count], metrics)
+        state, metrics, broken, done = self.program(state, jnp.int32(count))
+        updates = int(done)
+        if np.asarray(broken).any():
+            state = self._mend(state, broken)
+        return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :updates], metrics)
 
     def host_metrics(self) -> dict[str, float]:
         """None: everything happens in one program."""

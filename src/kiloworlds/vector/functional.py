@@ -225,17 +225,14 @@ class VectorFunctions:
         self, state: VectorState, mask: Bool[Array, " N"], observation: PyTree
     ) -> tuple[VectorState, PyTree]:
         """Starts the masked environments over; returns all observations."""
-        environments, observation = self._start_over(state, mask, state.environments, observation)
-        state = self._begun(state, mask, environments)
+        state, observation = self.start_over(state, mask, observation)
         return state._replace(clock=state.clock + 1), observation
 
     def start_over(
         self, state: VectorState, mask: Bool[Array, " N"], observation: PyTree
     ) -> tuple[VectorState, PyTree]:
-        """The same for masks that hardly ever hold any environment: it costs nothing then."""
-        environments, observation = self._start_over_sparsely(
-            state, mask, state.environments, observation
-        )
+        """The same while the clock stands still, so that the other environments do not notice."""
+        environments, observation = self._start_over(state, mask, state.environments, observation)
         return self._begun(state, mask, environments), observation
 
     def _begun(
