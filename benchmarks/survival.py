@@ -26,7 +26,7 @@ from typing import Any
 
 from harness import arguments, log, median_interval, write_results
 
-from kiloworlds.training.checkpoint import CheckpointStore, DamagedCheckpointError
+from kiloworlds.training.storage.checkpoint import CheckpointStore, DamagedCheckpointError
 
 TRAIN = """
 import json, sys
@@ -325,7 +325,7 @@ GUARD = """
 import json, sys, time
 import jax, jax.numpy as jnp
 import kiloworlds as kw
-from kiloworlds.training import guard
+from kiloworlds.training.loops import guard
 algorithm, env, guarded = sys.argv[1:]
 if guarded == "0":
     nothing = guard.Fault(jnp.int32(0), jnp.int32(0), jnp.int32(0))

@@ -8,7 +8,7 @@ from peers.dummy_envs import WaitingEnv
 
 import kiloworlds
 from kiloworlds.training.config import build_config
-from kiloworlds.training.host import HostTraining
+from kiloworlds.training.loops.host import HostTraining
 from kiloworlds.training.placement import configure_devices
 
 

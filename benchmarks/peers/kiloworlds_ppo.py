@@ -12,7 +12,7 @@ from kiloworlds.core.devices import configure
 from kiloworlds.core.registry import find_spec
 from kiloworlds.training.algorithms import fused_training
 from kiloworlds.training.config import build_config
-from kiloworlds.training.fused_loop import CHUNK, Episodes
+from kiloworlds.training.loops.fused_loop import CHUNK, Episodes
 from kiloworlds.training.placement import configure_devices
 from kiloworlds.training.presets import preset
 

@@ -9,7 +9,7 @@ import pytest
 
 from kiloworlds.testing import probes
 from kiloworlds.training.config import TrainConfig, build_config
-from kiloworlds.training.fused import FusedTraining
+from kiloworlds.training.loops.fused import FusedTraining
 
 GAMMA = 0.5
 SETTINGS = {

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kiloworlds.training.checkpoint import (
+from kiloworlds.training.run_errors import RunDirectoryError
+from kiloworlds.training.storage.checkpoint import (
     CheckpointStore,
     DamagedCheckpointError,
     NoCheckpointError,
     Retention,
 )
-from kiloworlds.training.run_errors import RunDirectoryError
 
 ARRAYS = {
     "state/learner/weights": np.linspace(0, 1, 300, dtype=np.float32).reshape(1, 300),
@@ -175,7 +175,7 @@ def test_what_a_dead_process_left_is_swept_away(store):
 SAVE = """
 import sys
 import numpy as np
-from kiloworlds.training.checkpoint import CheckpointStore, Retention
+from kiloworlds.training.storage.checkpoint import CheckpointStore, Retention
 store = CheckpointStore(__import__("pathlib").Path(sys.argv[1]))
 arrays = {"state/learner/weights": np.full((1, 300), 2.0, np.float32)}
 print("ready", flush=True)

@@ -12,8 +12,8 @@ import kiloworlds as kw
 from kiloworlds.core import registry
 from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.divergence import DivergedError
 from kiloworlds.training.make_training import make_training
+from kiloworlds.training.survival.divergence import DivergedError
 
 PPO = {"num_envs": 4, "num_steps": 16, "num_minibatches": 4, "hidden_sizes": (8,)}
 VDN = {"num_envs": 4, "num_steps": 8, "hidden_sizes": (8,), "replay_size": 16}

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import kiloworlds as kw
-from kiloworlds.training.checkpoint_writer import Snapshot
-from kiloworlds.training.lifeline import Lifeline
-from kiloworlds.training.supervisor import Limits, Supervisor
+from kiloworlds.training.storage.checkpoint_writer import Snapshot
+from kiloworlds.training.survival.lifeline import Lifeline
+from kiloworlds.training.survival.supervisor import Limits, Supervisor
 
 TINY = {
     "num_envs": 4,
@@ -175,11 +175,11 @@ def test_a_signal_is_handed_on_and_is_final(tmp_path):
 
 SUPERVISED = """
 import sys
-from kiloworlds.training.supervisor import Limits, Supervisor
+from kiloworlds.training.survival.supervisor import Limits, Supervisor
 child = '''
 import os, time
-from kiloworlds.training.lifeline import Lifeline
-from kiloworlds.training.supervisor import die_with
+from kiloworlds.training.survival.lifeline import Lifeline
+from kiloworlds.training.survival.supervisor import die_with
 die_with(Lifeline.given().supervisor)
 print(os.getpid(), flush=True)
 time.sleep(3600)

@@ -11,7 +11,7 @@ from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.networks.cnn import Convolution, ImageEncoder, image_shape
 from kiloworlds.training.config import build_config
-from kiloworlds.training.fused import FusedTraining
+from kiloworlds.training.loops.fused import FusedTraining
 
 
 def images(*shape):

@@ -15,7 +15,7 @@ from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
 from kiloworlds.core.spaces import from_gymnasium
 from kiloworlds.training.config import build_config
-from kiloworlds.training.host import HostTraining
+from kiloworlds.training.loops.host import HostTraining
 from kiloworlds.vector.faults import EnvironmentFailedError
 from kiloworlds.vector.process.pool import ProcessExecutor
 from kiloworlds.vector.sync import SyncExecutor

@@ -12,9 +12,9 @@ from training_settings import TINY
 
 import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.training.checkpoint import CheckpointStore, NoCheckpointError
-from kiloworlds.training.lifeline import Lifeline
 from kiloworlds.training.run_errors import NoRunError, RunDirectoryError
+from kiloworlds.training.storage.checkpoint import CheckpointStore, NoCheckpointError
+from kiloworlds.training.survival.lifeline import Lifeline
 
 AGENTS = {"num_envs": 4, "num_steps": 8, "total_steps": 4 * 8 * 6, "hidden_sizes": (8,)}
 SPREAD, TAG = "mpe/simple_spread_v3", "mpe/simple_tag_v3"
@@ -283,7 +283,7 @@ import numpy as np
 jax.config.update("jax_num_cpu_devices", 8)
 jax.devices()
 import kiloworlds as kw
-from kiloworlds.training.arrays import part
+from kiloworlds.training.storage.arrays import part
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.make_training import make_training
 

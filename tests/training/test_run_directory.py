@@ -12,9 +12,9 @@ import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.training import run as run_module
 from kiloworlds.training.config import build_config
-from kiloworlds.training.metrics_file import read_metrics
-from kiloworlds.training.run_directory import create_run_directory
 from kiloworlds.training.run_errors import NoRunError, RunDirectoryError
+from kiloworlds.training.storage.metrics_file import read_metrics
+from kiloworlds.training.storage.run_directory import create_run_directory
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,13 @@ from training_settings import TINY
 import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError, UnknownNameError
 from kiloworlds.training.config import TrainConfig, build_config
-from kiloworlds.training.divergence import DivergedError
 from kiloworlds.training.evaluate import evaluate
-from kiloworlds.training.fused import FusedTraining
-from kiloworlds.training.host import HostTraining
-from kiloworlds.training.metrics_file import read_metrics
+from kiloworlds.training.loops.fused import FusedTraining
+from kiloworlds.training.loops.host import HostTraining
 from kiloworlds.training.placement import Axis, choose_placement
 from kiloworlds.training.run_errors import RunDirectoryError
+from kiloworlds.training.storage.metrics_file import read_metrics
+from kiloworlds.training.survival.divergence import DivergedError
 
 # Minibatches of 256.
 LARGE = {"num_steps": 64, "num_minibatches": 1, "total_steps": 1024}

@@ -94,7 +94,7 @@ def run(arguments: list[str]) -> int:
 
 def _supervise(words: Sequence[str], chosen: Options) -> int:
     """Watches another process that does what was asked for."""
-    from kiloworlds.training.supervisor import Limits, Supervisor
+    from kiloworlds.training.survival.supervisor import Limits, Supervisor
 
     require_number("hang_timeout", chosen.hang_timeout, 1.0)
     console = options.console(chosen.json)

@@ -17,11 +17,11 @@ from kiloworlds.core.environment import AgentKind, Environment, MultiAgentEnviro
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.spaces import from_gymnasium
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.fused import FusedTraining
-from kiloworlds.training.fused_agents import FusedAgentsTraining
-from kiloworlds.training.fused_loop import FusedLoop
-from kiloworlds.training.host import HostTraining
-from kiloworlds.training.host_agents import HostAgentsTraining
+from kiloworlds.training.loops.fused import FusedTraining
+from kiloworlds.training.loops.fused_agents import FusedAgentsTraining
+from kiloworlds.training.loops.fused_loop import FusedLoop
+from kiloworlds.training.loops.host import HostTraining
+from kiloworlds.training.loops.host_agents import HostAgentsTraining
 from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.compiled import CompiledVectorEnv
 from kiloworlds.vector.pettingzoo import PettingZooVectorEnv

@@ -7,9 +7,9 @@ from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.registry import find_spec
 from kiloworlds.training.algorithms import fused_training, host_training
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.fused_loop import FusedLoop
-from kiloworlds.training.host import HostTraining
-from kiloworlds.training.host_agents import HostAgentsTraining
+from kiloworlds.training.loops.fused_loop import FusedLoop
+from kiloworlds.training.loops.host import HostTraining
+from kiloworlds.training.loops.host_agents import HostAgentsTraining
 from kiloworlds.vector.choice import host_backend
 from kiloworlds.vector.make import gymnasium_factory, make, native_engine
 from kiloworlds.vector.pettingzoo.adapters import Adapting

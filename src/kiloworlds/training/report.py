@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from kiloworlds.training.arrays import Arrays, to_arrays
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.fused_loop import Episodes, UpdateMetrics
-from kiloworlds.training.guard import Fault
+from kiloworlds.training.loops.fused_loop import Episodes, UpdateMetrics
+from kiloworlds.training.loops.guard import Fault
+from kiloworlds.training.storage.arrays import Arrays, to_arrays
 
 WINDOW = 100
 """Episodes over which `rollout/ep_rew_mean` is taken."""

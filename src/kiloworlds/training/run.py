@@ -21,14 +21,14 @@ from kiloworlds.core.registry import find_spec
 from kiloworlds.core.user_code import check_may_be_called, is_imported
 from kiloworlds.training.agents_policy import AgentsPolicy
 from kiloworlds.training.algorithms import AGENTS, algorithm_for
-from kiloworlds.training.arrays import from_arrays, part
-from kiloworlds.training.checkpoint import Checkpoint, CheckpointStore, NoCheckpointError
-from kiloworlds.training.checkpoint_writer import LEARNER
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.metrics_file import read_metrics
 from kiloworlds.training.policy import Policy
 from kiloworlds.training.run_errors import NoRunError, RunDirectoryError, reading
-from kiloworlds.training.run_files import say_on_stderr
+from kiloworlds.training.storage.arrays import from_arrays, part
+from kiloworlds.training.storage.checkpoint import Checkpoint, CheckpointStore, NoCheckpointError
+from kiloworlds.training.storage.checkpoint_writer import LEARNER
+from kiloworlds.training.storage.metrics_file import read_metrics
+from kiloworlds.training.storage.run_files import say_on_stderr
 from kiloworlds.vector.pettingzoo.ids import PREFIX as PETTINGZOO_PREFIX
 from kiloworlds.vector.pettingzoo.ids import user_module
 from kiloworlds.vector.pixels import pixel_options

@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.training.checkpoint import Checkpoint
 from kiloworlds.training.config import TrainConfig, build_config
-from kiloworlds.training.interrupts import InterruptedEarlyError, interrupts
-from kiloworlds.training.lifeline import Lifeline
 from kiloworlds.training.make_training import make_training
-from kiloworlds.training.metrics_file import NOTHING
 from kiloworlds.training.placement import configure_devices
 from kiloworlds.training.presets import preset
 from kiloworlds.training.report import Row
 from kiloworlds.training.resume import check_changes
 from kiloworlds.training.run import Run, load
-from kiloworlds.training.run_directory import create_run_directory, environment_facts, versions
-from kiloworlds.training.run_files import RunFiles, Say, say_on_stderr
-from kiloworlds.training.supervisor import die_with
+from kiloworlds.training.storage.checkpoint import Checkpoint
+from kiloworlds.training.storage.metrics_file import NOTHING
+from kiloworlds.training.storage.run_directory import (
+    create_run_directory,
+    environment_facts,
+    versions,
+)
+from kiloworlds.training.storage.run_files import RunFiles, Say, say_on_stderr
+from kiloworlds.training.survival.interrupts import InterruptedEarlyError, interrupts
+from kiloworlds.training.survival.lifeline import Lifeline
+from kiloworlds.training.survival.supervisor import die_with
 from kiloworlds.training.trainer import Trainer
 
 

@@ -7,16 +7,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kiloworlds.training.arrays import Arrays, part
-from kiloworlds.training.checkpoint import Checkpoint, NoCheckpointError
-from kiloworlds.training.checkpoint_writer import Snapshot, SnapshotWriter
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.divergence import Divergence
-from kiloworlds.training.fused_loop import CHUNK, UpdateMetrics
-from kiloworlds.training.interrupts import run_or_leave
-from kiloworlds.training.lifeline import Lifeline
+from kiloworlds.training.loops.fused_loop import CHUNK, UpdateMetrics
 from kiloworlds.training.report import Report, Row
-from kiloworlds.training.run_files import RunFiles
+from kiloworlds.training.storage.arrays import Arrays, part
+from kiloworlds.training.storage.checkpoint import Checkpoint, NoCheckpointError
+from kiloworlds.training.storage.checkpoint_writer import Snapshot, SnapshotWriter
+from kiloworlds.training.storage.run_files import RunFiles
+from kiloworlds.training.survival.divergence import Divergence
+from kiloworlds.training.survival.interrupts import run_or_leave
+from kiloworlds.training.survival.lifeline import Lifeline
 
 _ROWS = 100
 """Rows of metrics of a training, at least."""

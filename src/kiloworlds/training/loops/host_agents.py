@@ -16,12 +16,18 @@ from kiloworlds.algorithms.experience import AgentsExperience, AgentsSeen
 from kiloworlds.algorithms.protocol import AgentsAlgorithm
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
-from kiloworlds.training import guard
-from kiloworlds.training.arrays import Arrays, from_arrays, to_arrays
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.fused_loop import Episodes, UpdateMetrics
-from kiloworlds.training.host_state import LEARNER, NUM_ENVS, UPDATES, restart, restored_learner
-from kiloworlds.training.stopwatch import Stopwatch
+from kiloworlds.training.loops import guard
+from kiloworlds.training.loops.fused_loop import Episodes, UpdateMetrics
+from kiloworlds.training.loops.host_state import (
+    LEARNER,
+    NUM_ENVS,
+    UPDATES,
+    restart,
+    restored_learner,
+)
+from kiloworlds.training.loops.stopwatch import Stopwatch
+from kiloworlds.training.storage.arrays import Arrays, from_arrays, to_arrays
 from kiloworlds.vector.pettingzoo import PettingZooVectorEnv
 
 _CARRIED = "carried"

@@ -7,7 +7,7 @@ import numpy as np
 
 from kiloworlds.core.errors import KiloworldsError
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.guard import FIELDS, Fault
+from kiloworlds.training.loops.guard import FIELDS, Fault
 
 _PATIENCE = 10
 """Updates in a row after which skipping them does not help."""

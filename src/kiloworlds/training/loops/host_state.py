@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from kiloworlds.training.arrays import Arrays, from_arrays
 from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.storage.arrays import Arrays, from_arrays
 
 LEARNER, UPDATES, NUM_ENVS, ENVIRONMENTS = "learner", "updates", "num_envs", "environments"
 

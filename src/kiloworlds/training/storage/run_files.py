@@ -10,16 +10,16 @@ from typing import Any
 
 import yaml
 
-from kiloworlds.training.checkpoint import CheckpointStore, Retention
-from kiloworlds.training.checkpoint_writer import (
+from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.storage.checkpoint import CheckpointStore, Retention
+from kiloworlds.training.storage.checkpoint_writer import (
     NotFiniteError,
     Snapshot,
     SnapshotWriter,
     check_finite,
 )
-from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.metrics_file import MetricsFile
-from kiloworlds.training.run_directory import free_directory, versions, write_whole
+from kiloworlds.training.storage.metrics_file import MetricsFile
+from kiloworlds.training.storage.run_directory import free_directory, versions, write_whole
 
 Say = Callable[[str], None]
 

@@ -13,10 +13,15 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from kiloworlds.algorithms.experience import AgentsExperience, AgentsSeen, KindLayout, Team
 from kiloworlds.core.environment import Environment, MultiAgentEnvironment
-from kiloworlds.training import guard
-from kiloworlds.training.agents_metrics import sum_episodes
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.fused_loop import Episodes, FusedLoop, UpdateMetrics, split_vector_state
+from kiloworlds.training.loops import guard
+from kiloworlds.training.loops.agents_metrics import sum_episodes
+from kiloworlds.training.loops.fused_loop import (
+    Episodes,
+    FusedLoop,
+    UpdateMetrics,
+    split_vector_state,
+)
 from kiloworlds.training.placement import Axis
 from kiloworlds.vector.functional import Agents, VectorState, VectorStep
 

@@ -4,7 +4,7 @@ config.yaml       complete settings; training from it repeats the run
 metrics.jsonl     one JSON object per line, appended and flushed as training goes
 environment.json  versions, hardware, command line, git commit, seed
 events.jsonl      what happened to the training: resumed, in trouble, ended
-checkpoints/      everything that determines how it goes on (`kiloworlds.training.checkpoint`)
+checkpoints/      everything that determines how it goes on (`kiloworlds.training.storage.checkpoint`)
 videos/, *.png    made by `kiloworlds play` and at the end of training
 """
 

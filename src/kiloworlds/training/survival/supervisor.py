@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kiloworlds.training.lifeline import Lifeline
-from kiloworlds.training.run_files import Say, append_event
+from kiloworlds.training.storage.run_files import Say, append_event
+from kiloworlds.training.survival.lifeline import Lifeline
 
 _LOOK_SECONDS = 0.1
 _LONGEST_WAIT = 30.0  # s, between a crash and the next start

@@ -6,7 +6,7 @@ Letters in shapes: T steps, N environments, A agents.
 import jax.numpy as jnp
 
 from kiloworlds.algorithms.experience import KindLayout
-from kiloworlds.training.fused_loop import Episodes
+from kiloworlds.training.loops.fused_loop import Episodes
 from kiloworlds.vector.functional import VectorStep
 
 

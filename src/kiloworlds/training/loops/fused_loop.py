@@ -20,11 +20,11 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from kiloworlds.core.environment import Environment
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
-from kiloworlds.training import guard
-from kiloworlds.training.arrays import Arrays, from_arrays, to_arrays
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.guard import Fault
+from kiloworlds.training.loops import guard
+from kiloworlds.training.loops.guard import Fault
 from kiloworlds.training.placement import Axis, choose_placement
+from kiloworlds.training.storage.arrays import Arrays, from_arrays, to_arrays
 from kiloworlds.vector.functional import VectorFunctions, VectorState
 
 CHUNK = 256

@@ -12,9 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from kiloworlds.algorithms.ppo import PPO, PPOState, Rollout
 from kiloworlds.core.environment import Environment
-from kiloworlds.training import guard
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.fused_loop import (
+from kiloworlds.training.loops import guard
+from kiloworlds.training.loops.fused_loop import (
     Episodes,
     FusedLoop,
     UpdateMetrics,

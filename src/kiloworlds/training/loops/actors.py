@@ -8,10 +8,10 @@ from concurrent.futures import Future
 import numpy as np
 
 from kiloworlds.algorithms.ppo import PolicyNetwork
-from kiloworlds.training.collect import Collector
-from kiloworlds.training.policy_board import PolicyBoard, StoppedError
-from kiloworlds.training.rollout_buffer import Collected
-from kiloworlds.training.stopwatch import Stopwatch
+from kiloworlds.training.loops.collect import Collector
+from kiloworlds.training.loops.policy_board import PolicyBoard, StoppedError
+from kiloworlds.training.loops.rollout_buffer import Collected
+from kiloworlds.training.loops.stopwatch import Stopwatch
 
 
 class Actors:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kiloworlds.core.errors import KiloworldsError
-from kiloworlds.training.arrays import Arrays
+from kiloworlds.training.storage.arrays import Arrays
 
 LEARNER = "state/learner/"
 """What the names of a learner's arrays begin with."""

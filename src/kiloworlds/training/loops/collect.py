@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from kiloworlds.algorithms.ppo import PPO, PolicyNetwork
-from kiloworlds.training.policy_board import PolicyBoard
-from kiloworlds.training.rollout_buffer import Collected, RolloutBuffer
-from kiloworlds.training.stopwatch import Stopwatch
+from kiloworlds.training.loops.policy_board import PolicyBoard
+from kiloworlds.training.loops.rollout_buffer import Collected, RolloutBuffer
+from kiloworlds.training.loops.stopwatch import Stopwatch
 from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.process.pool import PoolExecutor
 

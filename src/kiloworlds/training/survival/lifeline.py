@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import safetensors.numpy
 
-from kiloworlds.training.checkpoint import Checkpoint
-from kiloworlds.training.checkpoint_writer import Snapshot
+from kiloworlds.training.storage.checkpoint import Checkpoint
+from kiloworlds.training.storage.checkpoint_writer import Snapshot
 
 VARIABLE = "KILOWORLDS_LIFELINE"
 """The environment variable that tells a trainer its lifeline's descriptors, and its supervisor."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from kiloworlds.algorithms.ppo import Rollout
-from kiloworlds.training.fused_loop import Episodes
+from kiloworlds.training.loops.fused_loop import Episodes
 
 
 class Collected(NamedTuple):

@@ -24,8 +24,8 @@ import safetensors
 import safetensors.numpy
 
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.training.arrays import Arrays
 from kiloworlds.training.run_errors import RunDirectoryError
+from kiloworlds.training.storage.arrays import Arrays
 
 FORMAT_VERSION = 1
 

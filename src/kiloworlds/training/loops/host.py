@@ -17,13 +17,12 @@ from kiloworlds.algorithms.ppo import PPO, PPOState
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.random import fast_key
 from kiloworlds.core.spaces import from_gymnasium
-from kiloworlds.training import guard
-from kiloworlds.training.actors import Actors
-from kiloworlds.training.arrays import Arrays, part, to_arrays
-from kiloworlds.training.collect import Acting, SteppedCollector, StreamedCollector
 from kiloworlds.training.config import TrainConfig
-from kiloworlds.training.fused_loop import UpdateMetrics
-from kiloworlds.training.host_state import (
+from kiloworlds.training.loops import guard
+from kiloworlds.training.loops.actors import Actors
+from kiloworlds.training.loops.collect import Acting, SteppedCollector, StreamedCollector
+from kiloworlds.training.loops.fused_loop import UpdateMetrics
+from kiloworlds.training.loops.host_state import (
     ENVIRONMENTS,
     LEARNER,
     NUM_ENVS,
@@ -31,7 +30,8 @@ from kiloworlds.training.host_state import (
     restart,
     restored_learner,
 )
-from kiloworlds.training.stopwatch import Stopwatch
+from kiloworlds.training.loops.stopwatch import Stopwatch
+from kiloworlds.training.storage.arrays import Arrays, part, to_arrays
 from kiloworlds.vector.base import VectorEnv
 from kiloworlds.vector.process.pool import PoolExecutor
 
