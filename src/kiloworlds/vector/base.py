@@ -131,24 +131,77 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         return False
 
     def get_state(self) -> dict[str, np.ndarray]:
-        """All that determines how the environments go on, random streams included, as arrays by name.
+        """All that determines how the environments go on, random streams included.
+
+        Returns:
+            Arrays `[N, ...]` by name, one row for each environment.
 
         Raises:
             InvalidValueError: the simulator cannot save its state.
+            WrongCallError: before the first reset, or while results are pending.
         """
-        raise self._no_state()
+        self._check_state_call("get_state")
+        self._check_reset_before("get_state")
+        return self._get_state()
 
-    def set_state(self, state: Mapping[str, np.ndarray]) -> Any:
-        """Puts all environments back to where they were when `get_state` gave `state`; returns their
-        observations.
+    def set_state(self, state: Mapping[str, np.ndarray], env_ids: Any = None) -> Any:
+        """Puts all environments to where some were when `get_state` gave `state`.
+
+        Args:
+            state: of this vector, or of another one of such environments.
+            env_ids: `[N]`, which environment of `state` each goes on from; one may be there many times.
+                Without them each goes on from its own row.
+
+        Returns:
+            The observations of all environments.
 
         Raises:
-            InvalidValueError: the simulator cannot save its state, or it is of other environments.
+            InvalidValueError: the simulator cannot save its state, or it is of other environments, or
+                of another number.
+            WrongCallError: while results are pending.
         """
+        self._check_state_call("set_state")
+        if "observations" not in {name.partition("/")[0] for name in state}:
+            raise InvalidValueError(
+                "set_state() takes what get_state() gave; this holds no observations."
+            )
+        stored = len(next(iter(state.values())))
+        rows = np.arange(stored) if env_ids is None else np.asarray(env_ids)
+        if rows.shape != (self.num_envs,) or rows.dtype.kind not in "iu":
+            raise InvalidValueError(
+                f"set_state() got states of {stored} environments for num_envs={self.num_envs}; "
+                "env_ids says which of them each goes on from."
+                if env_ids is None
+                else f"env_ids={env_ids!r} must name {self.num_envs} environments, one for each."
+            )
+        if rows.min() < 0 or rows.max() >= stored:
+            wrong = rows[(rows < 0) | (rows >= stored)][0]
+            raise InvalidValueError(f"env_ids holds {wrong}; the state has 0 to {stored - 1}.")
+        return self._set_state({name: array[rows] for name, array in state.items()})
+
+    def _get_state(self) -> dict[str, np.ndarray]:
+        """Arrays `[N, ...]` of their own; those of observations are called "observations"."""
+        raise self._no_state()
+
+    def _set_state(self, state: Mapping[str, np.ndarray]) -> Any:
+        """The opposite; returns the observations."""
         raise self._no_state()
 
     def _no_state(self) -> InvalidValueError:
         return InvalidValueError(f"the environments of {self} cannot save their states.")
+
+    def _check_state_call(self, call: str) -> None:
+        if not self.saves_state:
+            raise self._no_state()
+        self._check_nothing_pending(call)
+
+    def _check_nothing_pending(self, call: str) -> None:
+        """Raises WrongCallError while results are to come, or after `close`."""
+        self._check_open(call)
+
+    def _check_reset_before(self, call: str) -> None:
+        if not self._was_reset:
+            raise WrongCallError(f"{call}() before reset(); call reset() once first.")
 
     def __enter__(self) -> Self:
         return self
@@ -162,8 +215,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     def _check_steppable(self) -> None:
         self._check_open("step")
-        if not self._was_reset:
-            raise WrongCallError("step() before reset(); call reset() once first.")
+        self._check_reset_before("step")
 
     def _needs_reset(self, index: int) -> WrongCallError:
         return WrongCallError(

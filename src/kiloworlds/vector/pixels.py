@@ -18,6 +18,7 @@ from gymnasium.wrappers import (
 
 from kiloworlds.core.checks import require_flag, require_number
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError, did_you_mean
+from kiloworlds.vector.env_state import WRAPPERS
 
 _LEAST = {"size": 1, "frame_stack": 1, "frame_skip": 1, "noop_max": 0}
 _MOST_SIZE = 4096
@@ -332,3 +333,13 @@ class LifeLoss(gymnasium.Wrapper):
 
     def _count_lives(self) -> int:
         return self.unwrapped.ale.lives()  # type: ignore[attr-defined]
+
+
+WRAPPERS.update(
+    {
+        _UnpooledPreprocessing: WRAPPERS[AtariPreprocessing],
+        FireReset: (),
+        FrameSkip: (),
+        LifeLoss: ("_lives",),  # the others count only between an episode's end and the next reset
+    }
+)

@@ -4,7 +4,7 @@ The correct baseline against which parallel executors are held.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import gymnasium
@@ -19,6 +19,7 @@ from kiloworlds.vector.base import (
     make_env_list,
     parse_autoreset_mode,
 )
+from kiloworlds.vector.env_state import can_save, load_env, pack, save_env, unpack
 from kiloworlds.vector.infos import (
     EpisodeStatistics,
     add_ending,
@@ -174,6 +175,25 @@ class SyncExecutor(VectorEnv):
                 merge_infos(infos, info, index, size)
         set_apart(infos)
         return self._batch(), rewards, terminated, truncated, infos | endings
+
+    @property
+    def saves_state(self) -> bool:
+        """Whether all layers of the environments save their states, and autoreset is same-step."""
+        return self.autoreset_mode == AutoresetMode.SAME_STEP and can_save(self.envs[0])
+
+    def _get_state(self) -> dict[str, np.ndarray]:
+        return pack([save_env(env) for env in self.envs], self._batch(), self._episodes)
+
+    def _set_state(self, state: Mapping[str, np.ndarray]) -> Any:
+        if not self._was_reset:
+            self.reset()  # for all that a state does not hold
+        observations = self._batch()
+        states = unpack(state, observations, self._episodes)
+        for env, told in zip(self.envs, states, strict=True):
+            load_env(env, told)
+        self._latest = list(copy.deepcopy(tuple(iterate(self.observation_space, observations))))
+        self._finished[:] = False
+        return observations
 
     def render(self) -> tuple[Any, ...]:
         """The frames of all environments."""

@@ -120,30 +120,17 @@ class EngineVectorEnv(VectorEnv):
         """The opposite."""
         raise self._no_state()
 
-    def get_state(self) -> dict[str, np.ndarray]:
-        """See `VectorEnv.get_state`.
-
-        Raises:
-            InvalidValueError: the engine cannot save its state.
-            WrongCallError: before the first reset, or while results are pending.
-        """
-        engine = self._engine_state()
-        self._check_nothing_pending("get_state")
-        if self._latest is None:
-            raise WrongCallError("get_state() before reset(); call reset() once first.")
+    def _get_state(self) -> dict[str, np.ndarray]:
+        assert self._latest is not None
         return {
             "observations": self._latest.copy(),
             "finished": self._finished.copy(),
             "returns": self._episodes.returns.copy(),
             "lengths": self._episodes.lengths.copy(),
-            **{f"{_ENGINE}{name}": array for name, array in engine.items()},
+            **{f"{_ENGINE}{name}": array for name, array in self._engine_state().items()},
         }
 
-    def set_state(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
-        """See `VectorEnv.set_state`."""
-        if not self.saves_state:
-            raise self._no_state()
-        self._check_nothing_pending("set_state")
+    def _set_state(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
         shape = (self.num_envs, *(self.single_observation_space.shape or ()))
         if state["observations"].shape != shape:
             raise InvalidValueError(

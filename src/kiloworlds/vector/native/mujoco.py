@@ -16,7 +16,7 @@ from kiloworlds.vector.native.base import EngineVectorEnv, Steps
 from kiloworlds.vector.native.mujoco_physics import make_physics
 from kiloworlds.vector.native.mujoco_tasks import TASKS, Task
 from kiloworlds.vector.native.mujoco_warnings import log_warnings
-from kiloworlds.vector.native.streams import streams_from_array, streams_to_array
+from kiloworlds.vector.streams import streams_from_array, streams_to_array
 
 MUJOCO_IDS = (
     "Ant-v5",

@@ -8,7 +8,7 @@ import resource
 import time
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import gymnasium
@@ -28,6 +28,7 @@ from kiloworlds.vector.base import (
     make_env_list,
     parse_autoreset_mode,
 )
+from kiloworlds.vector.env_state import pack, unpack
 from kiloworlds.vector.faults import EnvironmentFailedError, RestartBudget, Sparingly, logger
 from kiloworlds.vector.process import protocol
 from kiloworlds.vector.process.child import ProcessWorker
@@ -382,6 +383,37 @@ class PoolExecutor(VectorEnv):
         rewards, terminated, truncated, infos = self._results.collect(rows)
         infos["env_id"] = rows
         return self._results.gather(rows), rewards, terminated, truncated, infos
+
+    # States.
+
+    @property
+    def saves_state(self) -> bool:
+        """Whether all layers of the environments save their states, and autoreset is same-step."""
+        supervisor = self._supervisor
+        return (
+            supervisor.ready.saves_state
+            and self.autoreset_mode == AutoresetMode.SAME_STEP
+            and supervisor.layout.observations is not None
+        )
+
+    def _get_state(self) -> dict[str, np.ndarray]:
+        states = self._supervisor.ask(
+            self._all, lambda indices, _: protocol.GetState(indices), "get_state"
+        )
+        return pack(states, self._results.observations(copy=False), self._results.episodes)
+
+    def _set_state(self, state: Mapping[str, np.ndarray]) -> Any:
+        if not self._was_reset:
+            self.reset()  # for all that a state does not hold
+        results = self._results
+        states = unpack(state, results.observations(copy=False), results.episodes)
+        results.finished[:] = False
+        self._supervisor.ask(
+            self._all,
+            lambda indices, rows: protocol.SetState(indices, [states[row] for row in rows]),
+            "set_state",
+        )
+        return results.observations(copy=True)
 
     # Everything else.
 

@@ -56,6 +56,7 @@ class Ready:
     metadata: dict[str, Any]
     render_mode: str | None
     spec: Any
+    saves_state: bool
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Request:
     """Asks for something that is answered by an `Answer`, or a `Failure`, of the same number."""
 
     number: int
-    what: "Call | SetAttribute | Render"
+    what: "Call | SetAttribute | Render | GetState | SetState"
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,21 @@ class Render:
     """Renders environments."""
 
     indices: list[int]
+
+
+@dataclass(frozen=True)
+class GetState:
+    """Asks for the states of environments, as bytes."""
+
+    indices: list[int]
+
+
+@dataclass(frozen=True)
+class SetState:
+    """Puts environments back into states."""
+
+    indices: list[int]
+    states: list[bytes]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import gymnasium
 import numpy as np
 
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError
+from kiloworlds.vector.env_state import can_save, load_env, save_env
 from kiloworlds.vector.process import protocol
 from kiloworlds.vector.process.codec import SpaceMismatchError
 from kiloworlds.vector.process.handle import receive_descriptor
@@ -112,6 +113,7 @@ class Worker:
             {key: value for key, value in first.metadata.items() if key != "autoreset_mode"},
             first.render_mode,
             first.spec,
+            can_save(first),
         )
         try:
             pickled = cloudpickle.dumps(ready)
@@ -437,6 +439,10 @@ class Worker:
                 return None
             case protocol.Render():
                 return env.render()
+            case protocol.GetState():
+                return save_env(env)
+            case protocol.SetState():
+                return load_env(env, message.states[position])
         raise TypeError(f"unknown request {message}")
 
     def _failure(self, index: int, error: Exception, action: Any = None) -> protocol.Failure:
