@@ -53,6 +53,9 @@ class Options(options.Common):
     """Go on with the run in --run-dir from its newest checkpoint; its settings are the defaults."""
     override: options.Flag = False
     """With --resume: let settings differ that make it another training."""
+    replay_order: str | None = None
+    """Repeat this run, whose environments went each at its own pace (--batch-size), exactly: results
+    are taken in the order in which they arrived then."""
     supervise: options.Flag = False
     """Train in a process of its own, which is started again from its newest state if it crashes or
     hangs."""
@@ -97,6 +100,8 @@ def _supervise(words: Sequence[str], chosen: Options) -> int:
     from kiloworlds.training.survival.supervisor import Limits, Supervisor
 
     require_number("hang_timeout", chosen.hang_timeout, 1.0)
+    if chosen.replay_order is not None:
+        raise InvalidValueError("--supervise is not for --replay-order: a repetition starts once.")
     console = options.console(chosen.json)
     command = [sys.executable, "-m", "kiloworlds.cli.main", "train"]
     kept = ["--json"] if chosen.json else []
@@ -111,16 +116,24 @@ def _supervise(words: Sequence[str], chosen: Options) -> int:
 
 
 def _settings_of_old_run(arguments: Sequence[str]) -> dict[str, Any]:
-    """The settings of the run to go on with; none where training begins."""
-    if "--resume" not in arguments:
-        return {}
+    """The settings of the run to go on with, or to repeat; none where training begins."""
     from kiloworlds.training.run import load
 
+    path = _value_of("--replay-order", arguments)
+    if path is None and "--resume" in arguments:
+        path = _value_of("--run-dir", arguments)
+        if path is None:
+            raise InvalidValueError("--resume goes on with the run in --run-dir: say which.")
+    return {} if path is None else dict(load(path).config)
+
+
+def _value_of(wanted: str, arguments: Sequence[str]) -> str | None:
+    """The value of a flag; None if it is not given."""
     for index, word in enumerate(arguments):
         flag, equals, value = word.partition("=")
-        if flag in ("--run-dir", "--run_dir"):
-            return dict(load(value if equals else "".join(arguments[index + 1 : index + 2])).config)
-    raise InvalidValueError("--resume goes on with the run in --run-dir: say which.")
+        if flag.replace("_", "-") == wanted:
+            return value if equals else "".join(arguments[index + 1 : index + 2])
+    return None
 
 
 def _split_names(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -208,6 +221,7 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
             run_dir=chosen.run_dir,
             resume=chosen.resume,
             override=chosen.override,
+            replay_order=chosen.replay_order,
             on_start=on_start,
             on_metrics=on_metrics,
             on_progress=on_metrics,

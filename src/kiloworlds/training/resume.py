@@ -1,4 +1,4 @@
-"""Going on with a run: which of its settings may change."""
+"""Going on with a run, or repeating it: which of its settings may change."""
 
 from typing import Any
 
@@ -23,6 +23,18 @@ MAY_CHANGE = {
 }
 """Settings that change how long, where and how safely a run goes on, and not what it is."""
 
+_SEEN_BY_NOBODY = {
+    "num_workers",
+    "step_timeout",
+    "max_worker_memory",
+    "checkpoint_seconds",
+    "checkpoint_updates",
+    "keep_checkpoints",
+    "keep_best_checkpoint",
+    "keep_checkpoint_every",
+}
+"""Settings that may differ where a run is repeated exactly."""
+
 
 def check_changes(old: dict[str, Any], new: dict[str, Any], override: bool) -> list[str]:
     """What differs, in words.
@@ -34,17 +46,40 @@ def check_changes(old: dict[str, Any], new: dict[str, Any], override: bool) -> l
         InvalidValueError: settings differ that make it another training; the message is a table of
             them.
     """
-    different = {name: (old.get(name), now) for name, now in new.items() if old.get(name) != now}
-    wrong = {} if override else {k: v for k, v in different.items() if k not in MAY_CHANGE}
-    if wrong:
-        rows = "".join(
-            f"\n  {name}: {was!r} in the run, {now!r} given" for name, (was, now) in wrong.items()
-        )
-        raise InvalidValueError(
-            f"the run was trained with other settings:{rows}\nLeave them out to go on with the run's "
-            "own; --override (override=True) goes on with those given."
+    different = _different(old, new)
+    if not override:
+        _refuse(
+            {name: both for name, both in different.items() if name not in MAY_CHANGE},
+            "Leave them out to go on with the run's own; --override (override=True) goes on with those "
+            "given.",
         )
     return [
         f"{name} is {now!r} from here on, instead of {was!r}."
         for name, (was, now) in different.items()
     ]
+
+
+def check_repetition(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Checks that a run can be repeated with these settings.
+
+    Raises:
+        InvalidValueError: some differ that it depends on; the message is a table of them.
+    """
+    different = _different(old, new)
+    _refuse(
+        {name: both for name, both in different.items() if name not in _SEEN_BY_NOBODY},
+        "Leave them out: a run that is repeated has its own.",
+    )
+
+
+def _different(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ: what they were, and are."""
+    return {name: (old.get(name), now) for name, now in new.items() if old.get(name) != now}
+
+
+def _refuse(wrong: dict[str, tuple[Any, Any]], advice: str) -> None:
+    if wrong:
+        rows = "".join(
+            f"\n  {name}: {was!r} in the run, {now!r} given" for name, (was, now) in wrong.items()
+        )
+        raise InvalidValueError(f"the run was trained with other settings:{rows}\n{advice}")

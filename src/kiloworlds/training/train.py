@@ -8,12 +8,16 @@ from typing import Any
 
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.training.config import TrainConfig, build_config
+from kiloworlds.training.loops.arrival_order import Playback, Recording
+from kiloworlds.training.loops.host import HostTraining
 from kiloworlds.training.make_training import make_training
 from kiloworlds.training.placement import configure_devices
 from kiloworlds.training.presets import preset
 from kiloworlds.training.report import Row
-from kiloworlds.training.resume import check_changes
+from kiloworlds.training.resume import check_changes, check_repetition
 from kiloworlds.training.run import Run, load
+from kiloworlds.training.run_errors import RunDirectoryError
+from kiloworlds.training.storage.arrivals_file import ArrivalsFile, read_arrivals
 from kiloworlds.training.storage.checkpoint import Checkpoint
 from kiloworlds.training.storage.metrics_file import NOTHING
 from kiloworlds.training.storage.run_directory import (
@@ -39,6 +43,7 @@ def train(
     run_dir: str | os.PathLike | None = None,
     resume: bool = False,
     override: bool = False,
+    replay_order: str | os.PathLike | None = None,
     env_kwargs: dict[str, Any] | None = None,
     on_start: Callable[[Path, TrainConfig], None] = _nothing,
     on_metrics: Callable[[Row], None] = _nothing,
@@ -56,6 +61,8 @@ def train(
             not differ; how long, on how many devices and how safely it trains may, and the number of
             environments too.
         override: whether any setting may differ.
+        replay_order: a run whose environments went each at its own pace (`batch_size`), to be repeated
+            exactly: results of environments are taken in the order in which they arrived then.
         env_kwargs: parameters of the environment.
         on_start: called with the run's path and settings before the first step.
         on_metrics: called with every metric row as it is written.
@@ -81,8 +88,9 @@ def train(
         >>> run = kw.train("ppo", "CartPole-v1", num_seeds=8)  # doctest: +SKIP
         >>> run.evaluate(episodes=100).mean_return  # doctest: +SKIP
     """
-    if resume:
-        settings = {**_opened(run_dir).config, **overrides}
+    old = _opened(run_dir) if resume else load(replay_order) if replay_order is not None else None
+    if old is not None:
+        settings = {**old.config, **overrides}
         del settings["algorithm"], settings["env_id"]
     else:
         settings = {**(preset(algorithm, env_id) if isinstance(env_id, str) else {}), **overrides}
@@ -93,6 +101,7 @@ def train(
         run_dir=run_dir,
         resume=resume,
         override=override,
+        replay_order=replay_order,
         on_start=on_start,
         on_metrics=on_metrics,
     )
@@ -104,6 +113,7 @@ def train_config(
     run_dir: str | os.PathLike | None = None,
     resume: bool = False,
     override: bool = False,
+    replay_order: str | os.PathLike | None = None,
     on_start: Callable[[Path, TrainConfig], None] = _nothing,
     on_metrics: Callable[[Row], None] = _nothing,
     on_progress: Callable[[Row], None] = _nothing,
@@ -112,13 +122,14 @@ def train_config(
     """Trains with complete settings; see `train`.
 
     Args:
-        resume, override: see `train`.
+        resume, override, replay_order: see `train`.
         on_progress: see `Trainer`.
         say: hears in a sentence what goes wrong, and that it is over.
     """
     configure_devices(config)
     old = _opened(run_dir) if resume else None
     different = check_changes(old.config, config.as_dict(), override) if old else []
+    playback = None if replay_order is None else _playback(Path(replay_order), config, resume)
     training = make_training(config)
     try:
         path = old.path if old else create_run_directory(config, run_dir)
@@ -129,7 +140,8 @@ def train_config(
         if lifeline is not None:
             die_with(lifeline.supervisor)
             lifeline.path = path
-        trainer = Trainer(config, training, files, on_metrics, on_progress, lifeline)
+        until = None if playback is None else playback.num_updates
+        trainer = Trainer(config, training, files, on_metrics, on_progress, lifeline, until)
         on_start(path, config)
         for words in different:
             say(words)
@@ -137,17 +149,41 @@ def train_config(
             try:
                 with contextlib.suppress(InterruptedEarlyError):
                     checkpoint = None if old is None else _newest(files, lifeline, crashed)
+                    if isinstance(training, HostTraining) and training.streamed is not None:
+                        training.streamed.order = playback or _recording(files, config, checkpoint)
                     _begin(trainer, files, checkpoint, different, interrupt.is_set)
                     trainer.run(interrupt.is_set)
             finally:  # whatever ends training, what was learnt is kept
-                interrupted = trainer.done < config.num_updates
+                interrupted = trainer.is_interrupted
                 path = files.finish(trainer.last_snapshot())
                 trainer.close()
+            if playback is not None and not interrupted:
+                say(f"all {playback.num_updates} rollouts were as in {str(replay_order)!r}.")
     finally:
         training.close()
     run = load(path)
     run.interrupted, run.signal = interrupted, interrupt.signal
     return run
+
+
+def _playback(path: Path, config: TrainConfig, resume: bool) -> Playback:
+    """The order of arrivals of a run, which these settings repeat."""
+    if resume:
+        raise InvalidValueError(
+            "replay_order repeats a run from its start: resume=True is not for it."
+        )
+    run = load(path)
+    check_repetition(run.config, config.as_dict())
+    playback = Playback(read_arrivals(path))
+    if not playback.num_updates:
+        raise RunDirectoryError(f"{str(path)!r} recorded no whole rollout that could be repeated.")
+    return playback
+
+
+def _recording(files: RunFiles, config: TrainConfig, checkpoint: Checkpoint | None) -> Recording:
+    """Keeps the order in which results of environments arrive."""
+    first = 0 if checkpoint is None else checkpoint.step // config.steps_per_update
+    return Recording(ArrivalsFile(files.path, first), files.say)
 
 
 def _opened(run_dir: str | os.PathLike | None) -> Run:

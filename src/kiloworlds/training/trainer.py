@@ -87,6 +87,7 @@ class Trainer:
         on_progress: called with what the row would be now, where rows are far apart and where training
             is interrupted.
         lifeline: where signs of life and snapshots go, if there is a supervisor.
+        until: how many updates; all that the settings ask for if None.
     """
 
     def __init__(
@@ -97,10 +98,12 @@ class Trainer:
         on_row: Callable[[Row], None],
         on_progress: Callable[[Row], None],
         lifeline: Lifeline | None = None,
+        until: int | None = None,
     ):
         self.config, self.training, self.files = config, training, files
         self._on_row, self._on_progress = on_row, on_progress
         self._lifeline = lifeline
+        self._until = config.num_updates if until is None else until
         self._copier = None if lifeline is None else SnapshotWriter(lifeline.keep, _raise_error)
         self._next_copy = 0.0
         self._per_row = int(np.clip(config.num_updates // _ROWS, 1, CHUNK))
@@ -150,7 +153,7 @@ class Trainer:
             DivergedError: numbers are not finite, and settings say to stop, or no seed can go on.
         """
         self._next_save = time.perf_counter() + (self.config.checkpoint_seconds or 0.0)
-        while self.done < self.config.num_updates and not stop():
+        while self.done < self._until and not stop():
             began, compiles = time.perf_counter(), self._per_second is None
             self._state, metrics = self.training.run(self._state, self._count(), stop)
             updates = metrics.episodes.ended.shape[1]
@@ -158,7 +161,7 @@ class Trainer:
             self._per_second = updates / (time.perf_counter() - began) if not compiles else 0.0
             self._report.add(metrics, compiles)
             self._mend(self._divergence.watch(metrics.fault, self.done - updates))
-            self._write(self.done in (self._row_end(self.done - 1), self.config.num_updates))
+            self._write(self.done in (self._row_end(self.done - 1), self._until))
             if self._is_checkpoint_due():
                 self._offer()
             self._live()
@@ -167,7 +170,7 @@ class Trainer:
 
     def _count(self) -> int:
         """How many updates to run in one call: to the end of the row, a checkpoint, or a while."""
-        until = [self._row_end(self.done), self.config.num_updates]
+        until = [self._row_end(self.done), self._until]
         every = self.config.checkpoint_updates
         if every is not None:
             until.append((self.done // every + 1) * every)
@@ -214,7 +217,7 @@ class Trainer:
         )
 
     def _is_checkpoint_due(self) -> bool:
-        if self.done == self.config.num_updates:  # which the last one is
+        if self.done == self._until:  # which the last one is
             return False
         if self.config.checkpoint_updates is not None:
             return self.done % self.config.checkpoint_updates == 0
@@ -234,6 +237,11 @@ class Trainer:
             began = time.perf_counter()
             self._copier.offer(self.snapshot())
             self._next_copy = _next_time(began, _MEMORY_SECONDS)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether updates are left that were wanted."""
+        return self.done < self._until
 
     def close(self) -> None:
         """Ends what copies the state for the supervisor."""

@@ -307,3 +307,27 @@ def test_environments_with_differing_spaces_are_named():
         ProcessExecutor(makes, 2, num_workers=2)
     with pytest.raises(EnvironmentFailedError, match=r"environment 1 .*observation_space is Box"):
         ProcessExecutor(makes, 2, num_workers=1)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_certain_environments_are_waited_for(pool, ordered):
+    slow = functools.partial(SlowEnv, 0.05)
+    envs = pool(
+        [CountingEnv, slow, CountingEnv, CountingEnv],
+        4,
+        num_workers=4,
+        batch_size=1,
+        ordered=ordered,
+    )
+    envs.async_reset(seed=0)
+    assert envs.recv(env_ids=[3, 1, 0])[4]["env_id"].tolist() == [3, 1, 0]
+    assert envs.recv()[4]["env_id"].tolist() == [2]
+    envs.send(np.array([1, 2]), [1, 3])
+    with pytest.raises(
+        WrongCallError, match="waits for environment 0, which has no result pending"
+    ):
+        envs.recv(env_ids=[1, 0])
+    with pytest.raises(InvalidValueError, match="names an environment twice"):
+        envs.recv(env_ids=[1, 1])
+    rewards = envs.recv(env_ids=[1, 3])[1]
+    np.testing.assert_array_equal(rewards, [1.1, 2.1])

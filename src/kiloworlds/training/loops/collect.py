@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from kiloworlds.algorithms.ppo import PPO, PolicyNetwork
+from kiloworlds.training.loops.arrival_order import RECEIVED, Playback, Recording
 from kiloworlds.training.loops.policy_board import PolicyBoard
 from kiloworlds.training.loops.rollout_buffer import Collected, RolloutBuffer
 from kiloworlds.training.loops.stopwatch import Stopwatch
@@ -145,6 +146,8 @@ class StreamedCollector:
         self._calls = 0
         self._keys: Any = None
         self._looked_at = 0.0
+        self.order: Recording | Playback = Recording()
+        """What notes in which order environments come back, or says so."""
 
     def start(self, seed: int, first: int, state: Mapping[str, np.ndarray] | None = None) -> None:
         assert state is None  # which environments at their own pace do not save
@@ -154,10 +157,21 @@ class StreamedCollector:
         self._looked_at = time.perf_counter()
 
     def collect(self, update: int, board: PolicyBoard, max_staleness: int) -> Collected:
+        if isinstance(self.order, Playback):
+            for version, rows in self.order.events(update):
+                if version == RECEIVED:
+                    self._receive(self._envs.recv(env_ids=rows))
+                else:
+                    self._send(rows, *board.version(version))
+            collected = self._buffers.pop(update).finish(update)
+            self.order.check(update, collected)
+            return collected
         while self._buffer(update).missing:
             self._act(board, max_staleness)
-            self._receive()
-        return self._buffers.pop(update).finish(update)
+            self._receive(self._envs.recv(min(self._envs.batch_size, self._in_flight)))
+        collected = self._buffers.pop(update).finish(update)
+        self.order.finish(update, collected)
+        return collected
 
     def _buffer(self, update: int) -> RolloutBuffer:
         if update not in self._buffers:
@@ -204,6 +218,7 @@ class StreamedCollector:
         sent = set(rows.tolist())
         self._waiting = [row for row in self._waiting if row not in sent]
         self._look()
+        self._note(version, rows)
         self._envs.send(actions, rows)
         self._acted[rows] = True
 
@@ -218,11 +233,16 @@ class StreamedCollector:
         self._stopwatch.add("environments_step", busy * (now - self._looked_at))
         self._looked_at = now
 
-    def _receive(self) -> None:
-        result = self._envs.recv(min(self._envs.batch_size, self._in_flight))
+    def _note(self, version: int, rows: np.ndarray) -> None:
+        if isinstance(self.order, Recording):
+            self.order.note(version, rows)
+
+    def _receive(self, result: tuple) -> None:
+        """Takes results in; their environments may act again."""
         self._look()
         observations, infos = result[0], result[4]
         rows = infos["env_id"]
+        self._note(RECEIVED, rows)
         if self._observations is None:
             self._observations = jax.tree.map(
                 lambda leaf: np.zeros((self._envs.num_envs, *leaf.shape[1:]), leaf.dtype),

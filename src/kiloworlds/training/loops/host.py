@@ -86,18 +86,16 @@ class HostTraining:
         # Where there is another device, acting does not wait for learning.
         self._acting_device = jax.devices()[-1] if config.max_staleness else jax.devices()[0]
         streams = isinstance(envs, PoolExecutor) and envs.batch_size < envs.num_envs
-        self._actors = Actors(
-            (StreamedCollector if streams else SteppedCollector)(
-                envs,  # type: ignore[arg-type]
-                Acting(self.algorithm, self._stopwatch),
-                config.settings.num_steps,
-                lambda rollout: self._acting_keys(self._key_of_acting, rollout),
-                self._stopwatch,
-            ),
-            config.max_staleness,
-            config.num_updates,
+        collector = (StreamedCollector if streams else SteppedCollector)(
+            envs,  # type: ignore[arg-type]
+            Acting(self.algorithm, self._stopwatch),
+            config.settings.num_steps,
+            lambda rollout: self._acting_keys(self._key_of_acting, rollout),
             self._stopwatch,
         )
+        self.streamed = collector if isinstance(collector, StreamedCollector) else None
+        """What collects, where the order depends on how fast each environment is."""
+        self._actors = Actors(collector, config.max_staleness, config.num_updates, self._stopwatch)
 
     def init(self) -> HostState:
         """Resets the environments and makes a fresh learner."""
@@ -242,6 +240,8 @@ class HostTraining:
         """Ends the actors and closes the environments."""
         self._actors.close()
         self._envs.close()
+        if self.streamed is not None:
+            self.streamed.order.close()
 
     def learner(self, state: HostState) -> PPOState:
         """The learner's state with a seed axis of one."""

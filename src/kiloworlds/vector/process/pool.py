@@ -336,19 +336,33 @@ class PoolExecutor(VectorEnv):
         return rows
 
     def recv(
-        self, batch_size: int | None = None
+        self, batch_size: int | None = None, env_ids: Any = None
     ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Waits for `batch_size` results; `infos["env_id"]` `[B]` says whose they are.
 
         Args:
             batch_size: another number than the vector's, this time.
+            env_ids: whose results it waits for, and returns in that order, in place of those that come
+                first.
 
         Raises:
+            InvalidValueError: `env_ids` names no environment, or one twice.
             WrongCallError: fewer results are pending than that, so it would wait for ever.
         """
         self._check_open("recv")
         supervisor, ledger = self._supervisor, self._supervisor.ledger
-        if batch_size is None:
+        wanted: list[int] = []
+        if env_ids is not None:
+            rows = self._check_rows(env_ids)
+            wanted = rows.tolist()
+            pending = ledger.in_flight[rows] | np.isin(rows, list(ledger.arrived))
+            if not pending.all():
+                raise WrongCallError(
+                    f"recv() waits for environment {rows[~pending][0]}, which has no result pending; "
+                    "send() it an action first."
+                )
+            batch_size = len(rows)
+        elif batch_size is None:
             batch_size = self.batch_size
         else:
             batch_size = require_count("batch_size", batch_size, self.num_envs, "num_envs")
@@ -358,20 +372,17 @@ class PoolExecutor(VectorEnv):
                 "are pending; call async_reset() or send() first."
             )
         arrived = ledger.arrived
-        if self._ordered:
-            wanted = self._order[:batch_size]
+        if self._ordered or env_ids is not None:
+            wanted = wanted or self._order[:batch_size]
             supervisor.wait(lambda: not ledger.in_flight[wanted].any())
         else:
             supervisor.wait(lambda: len(arrived) >= batch_size)
             wanted = list(itertools.islice(arrived, batch_size))
         supervisor.raise_failures()  # the results stay: the next call gives them
-        if self._ordered:
-            del self._order[:batch_size]
-            for row in wanted:
-                arrived.remove(row)
-        else:
-            for _ in wanted:
-                arrived.popleft()
+        for row in wanted:
+            arrived.remove(row)
+            if self._ordered:
+                self._order.remove(row)
         rows = np.asarray(wanted)
         error = self._check_finite(rows)
         if error is not None:  # the results stay; the culprits, marked as lost, come last
