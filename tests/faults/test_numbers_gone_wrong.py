@@ -76,6 +76,7 @@ class PoisonedTeam(kw.MultiAgentEnvironment):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
+    registry.list_envs()  # what comes with the package is there before the copy
     monkeypatch.setattr(registry, "_specs", dict(registry._specs))
     kw.register("Poisoned-v0", Poisoned)
     kw.register("PoisonedTeam-v0", PoisonedTeam)

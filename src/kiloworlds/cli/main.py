@@ -28,6 +28,7 @@ VERBS = {
     "train": ("train", "train an agent, showing how it learns"),
     "eval": ("evaluate", "measure a trained agent's return"),
     "play": ("play", "watch a trained agent: a GIF, an MP4 or text in the terminal"),
+    "replay": ("replay", "make one step of a training again, such as one that gave NaN"),
     "crossplay": ("cross_play", "let agents of different seeds play with each other"),
     "list": ("list", "the environments there are"),
     "check": ("check", "find out what is wrong with an environment of your own"),

@@ -66,7 +66,7 @@ class Run:
     @property
     def steps(self) -> int:
         """Environment steps, per seed, until its newest checkpoint; 0 without one."""
-        return max(CheckpointStore(self.path / "checkpoints").steps(), default=0)
+        return max(self.checkpoints.steps(), default=0)
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -91,6 +91,11 @@ class Run:
             self._policy = _load_policy(self, TrainConfig.from_dict(self.config))
         return self._policy
 
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        """All that are kept."""
+        return CheckpointStore(self.path / "checkpoints")
+
     def load_checkpoint(self, only: str = "") -> Checkpoint:
         """The checkpoint that was asked for, or the newest that can be read.
 
@@ -100,7 +105,7 @@ class Run:
         Raises:
             RunDirectoryError: there is none, or the one that was asked for is damaged.
         """
-        store = CheckpointStore(self.path / "checkpoints")
+        store = self.checkpoints
         wanted = self._checkpoint
         if wanted is None:
             return store.load_newest(say_on_stderr, only)
@@ -116,7 +121,7 @@ class Run:
         training saw others; see `kiloworlds.make`."""
         from kiloworlds.vector.make import make
 
-        _check_imported(self.config["env_id"])
+        check_imported(self.config["env_id"])
         parameters = _parameters_for(num_envs, self.config["env_kwargs"], self.config["num_envs"])
         pixels = self.config.get("preprocessing")
         arguments = {
@@ -126,6 +131,12 @@ class Run:
             **options,
         }
         return make(self.config["env_id"], num_envs, **arguments)
+
+    def replay(self, step: int | None = None, seed: int = 0):
+        """One step of the training, made again; see `kiloworlds.training.replay.replay`."""
+        from kiloworlds.training.replay import replay
+
+        return replay(self, step, seed)
 
     def evaluate(
         self,
@@ -163,7 +174,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 _NEEDED = ("algorithm", "env_id", "env_kwargs", "num_envs", "backend")
 
 
-def _check_imported(env_id: str) -> None:
+def check_imported(env_id: str) -> None:
     """Loading a run runs no code but the environment's own: of "module:id", only the user imports the
     module, and what is called is an environment of it."""
     module = user_module(env_id)
@@ -182,7 +193,7 @@ def _check_imported(env_id: str) -> None:
 def _load_policy(run: "Run", config: TrainConfig) -> Policy | AgentsPolicy:
     from kiloworlds.vector.make import make
 
-    _check_imported(config.env_id)
+    check_imported(config.env_id)
     parameters = _parameters_for(1, config.env_kwargs, config.num_envs)
     envs = make(
         config.env_id,

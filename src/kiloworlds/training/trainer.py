@@ -33,7 +33,8 @@ _COPY_SHARE = 0.005
 _MEMORY_SECONDS = 0.5
 """Between two snapshots in memory."""
 
-_STATE, _REPORT = "state/", "report/"
+STATE, _REPORT = "state/", "report/"
+"""What the names of arrays in a checkpoint begin with."""
 
 
 class Training(Protocol):
@@ -136,7 +137,7 @@ class Trainer:
             InvalidValueError: it does not fit the settings.
             InterruptedEarlyError: `stop()` says so while programs compile.
         """
-        arrays, facts = part(checkpoint.arrays, _STATE), checkpoint.facts
+        arrays, facts = part(checkpoint.arrays, STATE), checkpoint.facts
         restored = run_or_leave(lambda: self.training.restore(arrays, self.files.say), stop)
         self._state, self.done = restored
         self._report = Report(self.config, facts["seconds"])
@@ -205,7 +206,7 @@ class Trainer:
         arrays, step = None, 0
         with contextlib.suppress(NoCheckpointError):
             checkpoint = self.files.store.load_newest(self.files.say)
-            arrays, step = part(checkpoint.arrays, _STATE), checkpoint.step
+            arrays, step = part(checkpoint.arrays, STATE), checkpoint.step
         self._state = self.training.roll_back(self._state, arrays, seeds, number)
         named = [self.config.seed + seed for seed in seeds]
         self._tell(
@@ -213,6 +214,7 @@ class Trainer:
             "rolled back",
             seeds=named,
             from_step=step,
+            at_step=self.done * self.config.steps_per_update,
             update=self.done,
         )
 
@@ -252,7 +254,7 @@ class Trainer:
         """All that determines how training goes on."""
         report, names = self._report.save()
         arrays = {
-            f"{_STATE}{name}": array for name, array in self.training.save(self._state).items()
+            f"{STATE}{name}": array for name, array in self.training.save(self._state).items()
         }
         arrays |= {f"{_REPORT}{name}": array for name, array in report.items()}
         facts = {

@@ -34,7 +34,7 @@ class Actors:
     ):
         self._collector, self._max_staleness = collector, max_staleness
         self._num_updates, self._stopwatch = num_updates, stopwatch
-        self._board = PolicyBoard(max_staleness + 1)
+        self.board = PolicyBoard(max_staleness + 1)
         self._rollouts = [Future() for _ in range(num_updates)] if max_staleness else []
         self._thread: threading.Thread | None = None
 
@@ -57,9 +57,7 @@ class Actors:
     def _run(self, first: int) -> None:
         for update, rollout in enumerate(self._rollouts[first:], first):
             try:
-                rollout.set_result(
-                    self._collector.collect(update, self._board, self._max_staleness)
-                )
+                rollout.set_result(self._collector.collect(update, self.board, self._max_staleness))
             except StoppedError:
                 return
             except BaseException as error:  # the learner, who waits for it, raises it
@@ -68,14 +66,14 @@ class Actors:
 
     def publish(self, version: int, policy: PolicyNetwork) -> None:
         """Offers the policy as it is after `version` updates."""
-        self._board.publish(version, policy)
+        self.board.publish(version, policy)
 
     def rollout(self, update: int) -> Collected:
         """The rollout that update number `update` learns from; whatever ended an actor is raised."""
         began = time.perf_counter()
         try:
             if not self._max_staleness:
-                return self._collector.collect(update, self._board, 0)
+                return self._collector.collect(update, self.board, 0)
             collected = self._rollouts[update].result()
             self._rollouts[update] = Future()  # its memory is the caller's now
             return collected
@@ -84,6 +82,6 @@ class Actors:
 
     def close(self) -> None:
         """Ends collecting: after the step that is being taken."""
-        self._board.stop()
+        self.board.stop()
         if self._thread is not None:
             self._thread.join()

@@ -115,6 +115,16 @@ class SteppedCollector:
             buffer.put_result(step, everyone, result)
         return buffer.finish(update)
 
+    def at_step(self, update: int, board: PolicyBoard, step: int) -> tuple[PyTree, np.ndarray]:
+        """Goes to just before a step of a rollout; what is seen and done then, `[N, ...]`."""
+        _, policy = board.version(update)
+        keys = self._keys_of(update)
+        for earlier in range(step):
+            *_, actions = self._acting(policy, keys, earlier, self._observations)
+            self._observations = self._envs.step(actions)[0]
+        *_, actions = self._acting(policy, keys, step, self._observations)
+        return self._observations, actions
+
 
 class StreamedCollector:
     """Lets each environment go at its own pace, by `send` and `recv` of `batch_size` results.

@@ -123,6 +123,11 @@ class FusedTraining(FusedLoop):
         )
         return state, UpdateMetrics(episodes, metrics, fault), broken
 
+    def _actions(self, state: LoopState) -> PyTree:
+        act_key, _ = self._update_keys(state.key, state.updates)
+        _, _, rollout, _ = self._rollout(state, act_key)
+        return self.algorithm.head.to_environment(rollout.raw_action)
+
     def _start_over(self, state: LoopState, broken: Bool[Array, " N"]) -> LoopState:
         environments, observation = self._vector.start_over(
             state.environments, broken, state.observation

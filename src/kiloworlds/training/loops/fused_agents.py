@@ -176,6 +176,10 @@ class FusedAgentsTraining(FusedLoop):
         state = state._replace(learner=learner, carried=carried, updates=state.updates + 1)
         return state, UpdateMetrics(episodes, metrics, fault), broken
 
+    def _actions(self, state: AgentsLoopState) -> PyTree:
+        act_key, _ = self._update_keys(state.key, state.updates)
+        return self._one_rollout(state, act_key)[1].action
+
     def _start_over(self, state: AgentsLoopState, broken: Bool[Array, " N"]) -> AgentsLoopState:
         environments, observation = self._vector.start_over(
             state.environments, broken, state.observation

@@ -25,7 +25,7 @@ from kiloworlds.training.loops import guard
 from kiloworlds.training.loops.guard import Fault
 from kiloworlds.training.placement import Axis, choose_placement
 from kiloworlds.training.storage.arrays import Arrays, from_arrays, to_arrays
-from kiloworlds.vector.functional import VectorFunctions, VectorState
+from kiloworlds.vector.functional import VectorFunctions, VectorState, step_keys
 
 CHUNK = 256
 """At most so many updates run per call of the compiled program."""
@@ -132,6 +132,10 @@ class FusedLoop:
         """The state with new episodes in these environments."""
 
     @abstractmethod
+    def _actions(self, state: Any) -> PyTree:
+        """What is done in the next rollout, `[T, N, ...]`, as environments take it."""
+
+    @abstractmethod
     def _state_on_devices(self) -> Any:
         """How a state lies on devices that each have a share of the environments."""
 
@@ -174,22 +178,24 @@ class FusedLoop:
 
         Args:
             function: of all seeds.
-            takes, gives: what its arguments and results are: one of `keys`, `state`, `metrics`,
-                `environments` (`[S, N]`), `number` (the same everywhere).
+            takes, gives: what its arguments and results are: one of `keys`, `state`, `vector` (the part
+                of it that is of the environments), `metrics`, `environments` (`[S, N, ...]`), `number`
+                (the same everywhere).
         """
         if self._mesh is None:
             return function
         everywhere = PartitionSpec()
         specs: dict[str, Any] = dict.fromkeys(
-            ("keys", "state", "metrics", "environments", "number"), everywhere
+            ("keys", "state", "vector", "metrics", "environments", "number"), everywhere
         )
         match self._axis:
             case Axis.SEEDS:
                 specs |= dict.fromkeys(
-                    ("keys", "state", "metrics", "environments"), PartitionSpec(Axis.SEEDS)
+                    ("keys", "state", "vector", "metrics", "environments"),
+                    PartitionSpec(Axis.SEEDS),
                 )
             case Axis.ENVIRONMENTS:
-                specs["state"] = self._state_on_devices()
+                specs["state"], specs["vector"] = self._state_on_devices(), split_vector_state()
                 specs["environments"] = PartitionSpec(None, Axis.ENVIRONMENTS)
             case _:
                 pass
@@ -354,6 +360,41 @@ class FusedLoop:
         if np.asarray(broken).any():
             state = self._mend(state, broken)
         return state, jax.tree.map(lambda leaf: np.asarray(leaf)[:, :updates], metrics)
+
+    def at_step(
+        self, state: Any, step: int
+    ) -> tuple[VectorState, PyTree, PyTree, Key[Array, "S N"]]:
+        """All environments just before a step of the next rollout.
+
+        Returns:
+            Their states, observations, actions and the keys of the step, `[S, N, ...]`.
+        """
+        spread = self._spread(
+            jax.vmap(self._at_step, in_axes=(0, None)),
+            "state",
+            "number",
+            gives=("vector", "environments", "environments", "environments"),
+        )
+        return jax.jit(spread)(state, jnp.int32(step))
+
+    def _at_step(self, state: Any, step: Int[Array, ""]) -> tuple[VectorState, PyTree, PyTree, Any]:
+        actions = self._actions(state)
+
+        def one_step(index, carry):
+            environments, result = self._vector.step(
+                carry[0], jax.tree.map(lambda leaf: leaf[index], actions)
+            )
+            return environments, result.observation
+
+        environments, observation = jax.lax.fori_loop(
+            0, step, one_step, (state.environments, state.observation)
+        )
+        now = jax.tree.map(lambda leaf: leaf[step], actions)
+        return environments, observation, now, step_keys(environments.keys, environments.clock, 0)
+
+    def environment_with(self, parameters: PyTree) -> Environment:
+        """One of the environments, with what is its own."""
+        return self._vector.with_parameters(parameters)
 
     def host_metrics(self) -> dict[str, float]:
         """None: everything happens in one program."""

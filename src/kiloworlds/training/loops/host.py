@@ -69,7 +69,7 @@ class HostTraining:
                 f"{envs.metadata['autoreset_mode'].value!r}."
             )
         self.config = config
-        self._envs = envs
+        self.envs = envs
         self.algorithm = PPO(
             config.settings,
             from_gymnasium(envs.single_observation_space),
@@ -86,7 +86,7 @@ class HostTraining:
         # Where there is another device, acting does not wait for learning.
         self._acting_device = jax.devices()[-1] if config.max_staleness else jax.devices()[0]
         streams = isinstance(envs, PoolExecutor) and envs.batch_size < envs.num_envs
-        collector = (StreamedCollector if streams else SteppedCollector)(
+        collector = self._collector = (StreamedCollector if streams else SteppedCollector)(
             envs,  # type: ignore[arg-type]
             Acting(self.algorithm, self._stopwatch),
             config.settings.num_steps,
@@ -128,14 +128,14 @@ class HostTraining:
             UPDATES: np.array([state.updates]),
             NUM_ENVS: np.array([self.config.num_envs]),
         }
-        if self._saves_environments:
-            saved |= {ENVIRONMENTS: self._envs.get_state(), _RETURNS: state.return_so_far}
+        if self.saves_environments:
+            saved |= {ENVIRONMENTS: self.envs.get_state(), _RETURNS: state.return_so_far}
         return to_arrays(saved)
 
     @property
-    def _saves_environments(self) -> bool:
+    def saves_environments(self) -> bool:
         """Whether environments wait while the state is saved, and can save theirs."""
-        return self._envs.saves_state and not self.config.max_staleness
+        return self.envs.saves_state and not self.config.max_staleness
 
     def restore(self, arrays: Arrays, say: Callable[[str], None]) -> tuple[HostState, int]:
         """The state that `save` gave, and how many updates it had.
@@ -150,7 +150,7 @@ class HostTraining:
         learner = restored_learner(self.algorithm.init, learner_key, arrays)
         environments = part(arrays, f"{ENVIRONMENTS}/")
         same = int(arrays[NUM_ENVS][0]) == self.config.num_envs
-        if environments and same and self._saves_environments:
+        if environments and same and self.saves_environments:
             updates = int(arrays[UPDATES][0])
             state = self._begin(learner, updates, self.config.seed, environments)
             return state._replace(return_so_far=jnp.asarray(arrays[_RETURNS])), updates
@@ -210,10 +210,24 @@ class HostTraining:
         return learner, return_so_far, metrics, fault
 
     @property
+    def takes_turns(self) -> bool:
+        """Whether all environments step together, and wait while the learner learns."""
+        return self.streamed is None and not self.config.max_staleness
+
+    def at_step(self, state: HostState, step: int) -> tuple[Any, np.ndarray]:
+        """Steps the environments to just before a step of the next rollout.
+
+        Returns:
+            What they see, and what the policy does then, `[N, ...]`.
+        """
+        assert isinstance(self._collector, SteppedCollector)
+        return self._collector.at_step(state.updates, self._actors.board, step)
+
+    @property
     def backend(self) -> str:
         """The executor of the environments, with the engine where it is native."""
-        engine = getattr(self._envs, "engine", None)
-        return f"{self._envs.backend}:{engine}" if engine else self._envs.backend
+        engine = getattr(self.envs, "engine", None)
+        return f"{self.envs.backend}:{engine}" if engine else self.envs.backend
 
     def host_metrics(self) -> dict[str, float]:
         """Shares of the time since the last call, and what the executor has counted so far."""
@@ -225,12 +239,12 @@ class HostTraining:
             "time/network_learns": shares.get("network_learns", 0.0),
         }
         metrics = {name: round(float(np.clip(share, 0, 1)), 4) for name, share in metrics.items()}
-        if isinstance(self._envs, PoolExecutor):
-            slowest, share = self._envs.slowest()
+        if isinstance(self.envs, PoolExecutor):
+            slowest, share = self.envs.slowest()
             metrics |= {
-                "environments/lost": self._envs.lost_episodes,
-                "environments/restarts": self._envs.restarts,
-                "environments/quarantined": self._envs.num_quarantined,
+                "environments/lost": self.envs.lost_episodes,
+                "environments/restarts": self.envs.restarts,
+                "environments/quarantined": self.envs.num_quarantined,
                 "environments/slowest": slowest,
                 "environments/share_slowest": round(share, 4),
             }
@@ -239,7 +253,7 @@ class HostTraining:
     def close(self) -> None:
         """Ends the actors and closes the environments."""
         self._actors.close()
-        self._envs.close()
+        self.envs.close()
         if self.streamed is not None:
             self.streamed.order.close()
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.run_errors import reading
 from kiloworlds.training.storage.checkpoint import CheckpointStore, Retention
 from kiloworlds.training.storage.checkpoint_writer import (
     NotFiniteError,
@@ -164,6 +165,19 @@ def append_event(path: Path, what: str, **facts: Any) -> None:
     event = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **facts}
     with (path / "events.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(event) + "\n")
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """What happened to the training of a run; none where nothing did.
+
+    Raises:
+        RunDirectoryError: the file is damaged.
+    """
+    file = path / "events.jsonl"
+    if not file.exists():
+        return []
+    with reading(file):
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def _reason(error: Exception) -> str:

@@ -72,11 +72,18 @@ class Divergence:
                 "environment": int(fault.environment[seed, update]),
                 "step": int(fault.step[seed, update]),
             }
+            # An observation is what the step before led to.
+            number = (done + update) * self._config.settings.num_steps + facts["step"]
+            number -= field == "observation"
+            facts["at_step"] = max(0, number * self._config.num_envs + facts["environment"])
             words = f"of environment {facts['environment']} at step {facts['step']} {words}"
         words = f"the {field} {words} (seed {facts['seed']}) is not finite"
         if self._config.on_divergence == "stop":
             raise DivergedError(f"{words}. {_ADVICE}")
-        self._tell(f"{words}; it is not learnt from.", "nonfinite", field=field, **facts)
+        words = f"{words}; it is not learnt from."
+        if "at_step" in facts:
+            words = f"{words[:-1]} (`kiloworlds replay` shows it)."
+        self._tell(words, "nonfinite", field=field, **facts)
 
     def _allowed(self, back: list[int], done: int) -> list[int]:
         """Which of the seeds may go back; the others are given up."""

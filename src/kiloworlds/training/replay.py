@@ -1,0 +1,237 @@
+"""One step of a run that was trained, made again: what an environment was in, and what it did."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from kiloworlds.core.checks import require_number
+from kiloworlds.core.environment import Environment
+from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.loops.fused_loop import CHUNK, FusedLoop
+from kiloworlds.training.loops.host import HostTraining
+from kiloworlds.training.make_training import make_training
+from kiloworlds.training.placement import configure_devices
+from kiloworlds.training.run import Run, check_imported
+from kiloworlds.training.run_errors import RunDirectoryError
+from kiloworlds.training.storage.arrays import part
+from kiloworlds.training.storage.checkpoint import Checkpoint, DamagedCheckpointError
+from kiloworlds.training.storage.run_files import read_events
+from kiloworlds.training.trainer import STATE
+from kiloworlds.vector.base import VectorEnv
+
+
+class Place(NamedTuple):
+    """Where in a run a step is.
+
+    Attributes:
+        update: from which rollout was learnt.
+        step: of the rollout.
+        environment: which took it.
+    """
+
+    update: int
+    step: int
+    environment: int
+
+    @classmethod
+    def of(cls, number: int, config: TrainConfig) -> "Place":
+        """The place of a step that is counted as `step` in the metrics is: over all environments."""
+        update, rest = divmod(number, config.steps_per_update)
+        return cls(update, *divmod(rest, config.num_envs))
+
+
+class Outcome(NamedTuple):
+    """What a step led to; `state` is that of the environment after it, None where it tells none."""
+
+    state: PyTree
+    observation: PyTree
+    reward: Any
+    terminated: Any
+    truncated: Any
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """An environment just before a step; a context that gives back what it holds.
+
+    Attributes:
+        place: where in the run.
+        observation: what was seen.
+        action: what was done.
+        env: the compiled environment, with its parameters.
+        state, key: what `env.step(key, state, action)` took.
+        envs: the vector of an environment outside XLA, all of whose environments are at this step.
+        actions: what all of them did.
+    """
+
+    place: Place
+    observation: PyTree
+    action: PyTree
+    env: Environment | None = None
+    state: PyTree = None
+    key: Any = None
+    envs: VectorEnv | None = None
+    actions: PyTree = None
+    _close: Callable[[], None] = field(default=lambda: None, repr=False)
+
+    def step(self) -> Outcome:
+        """Takes the step. A compiled environment can do so many times, operation by operation, so that
+        `print`, debuggers and `jax.debug_nans` see inside."""
+        if self.env is not None:
+            state, step = self.env.step(self.key, self.state, self.action)
+            return Outcome(state, *step)
+        assert self.envs is not None
+        observations, rewards, terminated, truncated, infos = self.envs.step(self.actions)
+        row = self.place.environment
+        if terminated[row] or truncated[row]:
+            observation = infos["final_obs"][row]
+        else:
+            observation = jax.tree.map(lambda leaf: leaf[row], observations)
+        own = {
+            key: jax.tree.map(lambda leaf: leaf[row], value)
+            for key, value in infos.items()
+            if f"_{key}" in infos and infos[f"_{key}"][row]
+        }
+        return Outcome(None, observation, rewards[row], terminated[row], truncated[row], own)
+
+    def __enter__(self) -> "Moment":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+
+def replay(run: Run, step: int | None = None, seed: int = 0) -> Moment:
+    """Trains again from the nearest checkpoint to just before a step.
+
+    Updates before it are computed by the program that trained, so they are the same bit by bit on the
+    same machine; within the last rollout another program steps, whose last bits may differ.
+
+    Args:
+        run: that was trained.
+        step: which, counted as in the metrics, over all environments: step number s of update u in
+            environment e is (u * num_steps + s) * num_envs + e. None: the first that was recorded to
+            give a number that is not finite.
+        seed: of the run; counted from 0.
+
+    Raises:
+        InvalidValueError: the run has no such step or seed, or did not record any; or the order of its
+            steps depended on the clock.
+        RunDirectoryError: no checkpoint is left from which the step can be reached exactly.
+    """
+    config = TrainConfig.from_dict(run.config)
+    check_imported(config.env_id)
+    if step is None:
+        step, seed = _first_fault(run, config)
+    require_number("step", step, 0, config.num_updates * config.steps_per_update - 1, whole=True)
+    require_number("seed", seed, 0, config.num_seeds - 1, whole=True)
+    place = Place.of(step, config)
+    configure_devices(config)
+    training = make_training(config)
+    try:
+        state = _state_at(training, run, config, place.update)
+        if isinstance(training, FusedLoop):
+            return _compiled(training, state, seed, place)
+        return _outside(training, state, place)
+    except BaseException:
+        training.close()
+        raise
+
+
+def _first_fault(run: Run, config: TrainConfig) -> tuple[int, int]:
+    for event in read_events(run.path):
+        if event["event"] == "nonfinite" and "at_step" in event:
+            return event["at_step"], event["seed"] - config.seed
+    raise InvalidValueError(
+        f"{str(run.path)!r} recorded no number of an environment that is not finite; say which step to "
+        "make again."
+    )
+
+
+def _state_at(training: Any, run: Run, config: TrainConfig, update: int) -> Any:
+    """The state before an update, the environments included."""
+    base = _base(training, run, config, update)
+    if base is None:
+        state, done = training.init(), 0
+    else:
+        state, done = training.restore(part(base.arrays, STATE), lambda words: None)
+    while done < update:
+        state, metrics = training.run(state, min(CHUNK, update - done))
+        done += metrics.episodes.ended.shape[1]
+    return state
+
+
+def _base(training: Any, run: Run, config: TrainConfig, update: int) -> Checkpoint | None:
+    """The checkpoint to begin from; None where that is the run's beginning.
+
+    Raises:
+        RunDirectoryError: something happened after it that does not happen again by itself.
+    """
+    wanted = update * config.steps_per_update
+    events = read_events(run.path)
+    resumed = [event["step"] for event in events if event["event"] == "resumed"]
+    begun = max((step for step in resumed if step <= wanted), default=0)
+    saves = isinstance(training, FusedLoop) or training.saves_environments
+    store = run.checkpoints
+    for step in reversed(store.steps()):
+        # Where environments are not saved, episodes started over when the run went on, and only then.
+        if step > wanted or not (saves or step == begun):
+            continue
+        try:
+            base = store.load(step)
+            break
+        except DamagedCheckpointError:
+            continue
+    else:
+        base = None
+    reached = base.step if base else 0
+    late = [e for e in events if e["event"] == "rolled back" and reached < e["at_step"] <= wanted]
+    if late or (begun > reached and not saves):
+        what = "seeds went back to a checkpoint" if late else "episodes started over"
+        where = late[0]["at_step"] if late else begun
+        raise RunDirectoryError(
+            f"step {wanted} of {str(run.path)!r} cannot be made again: {what} at step {where}, and no "
+            "checkpoint between the two is left. Train with keep_checkpoint_every to have some."
+        )
+    return base
+
+
+def _compiled(training: FusedLoop, state: Any, seed: int, place: Place) -> Moment:
+    environments, observations, actions, keys = training.at_step(state, place.step)
+
+    def own(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf[seed, place.environment], tree)
+
+    env = training.environment_with(own(environments.parameters))
+    return Moment(
+        place,
+        own(observations),
+        own(actions),
+        env,
+        own(environments.environments),
+        keys[seed, place.environment],
+    )
+
+
+def _outside(training: Any, state: Any, place: Place) -> Moment:
+    if not isinstance(training, HostTraining) or not training.takes_turns:
+        raise InvalidValueError(
+            "a single step can be made again where one agent acts and environments wait for each other; "
+            "not with max_staleness or batch_size, nor for several agents outside XLA."
+        )
+    observations, actions = training.at_step(state, place.step)
+    row = place.environment
+    return Moment(
+        place,
+        jax.tree.map(lambda leaf: np.copy(leaf[row]), observations),
+        actions[row],
+        envs=training.envs,
+        actions=actions,
+        _close=training.close,
+    )
