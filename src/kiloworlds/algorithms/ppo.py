@@ -22,7 +22,7 @@ from kiloworlds.core.spaces import Box, Space
 from kiloworlds.networks import cnn
 from kiloworlds.networks.action_heads import action_head
 from kiloworlds.networks.actor_critic import Actor, Critic, ImageActorCritic
-from kiloworlds.networks.initializers import built_together
+from kiloworlds.networks.initializers import built_together, shapes_of
 from kiloworlds.networks.recurrent import RecurrentActor, RecurrentActorCritic, RecurrentCritic
 from kiloworlds.networks.rows import NetworkRows
 
@@ -121,7 +121,7 @@ class PPO:
         )
         self.shares_network = critic_space is None and (convolves or recurrent_size > 0)
         self.network_axis = None if self.shares_network else network_axis
-        self._rows = NetworkRows(*jax.eval_shape(self._networks, jax.random.key(0)))
+        self._rows = NetworkRows(*shapes_of(lambda: self._networks(jax.random.key(0))))
         self.losses = PPOLosses(config, self.head, self._rows, recurrent_size)
         self.steps = GradientSteps(
             config, self.losses, self.shares_network, environment_axis, self.network_axis

@@ -79,6 +79,19 @@ def built_together(build: Callable[[], Built]) -> Built:
         _batch.reset(token)
 
 
+def shapes_of(build: Callable[[], Built]) -> Built:
+    """What `build()`, which makes networks, would give, as shapes: nothing is computed."""
+
+    def blank() -> Built:
+        token = _batch.set(_Batch())  # which answers with zeros
+        try:
+            return build()
+        finally:
+            _batch.reset(token)
+
+    return jax.eval_shape(blank)
+
+
 def _matrices(requests: Sequence[_Request]) -> list[Float[Array, "..."]]:
     """The matrices of all requests: small ones side by side, large ones each by itself."""
     small = [index for index, one in enumerate(requests) if one.size <= _SMALL]

@@ -1,10 +1,10 @@
 """Networks of different shapes as the rows of one matrix."""
 
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 
@@ -19,19 +19,30 @@ class NetworkRows:
     """
 
     def __init__(self, *networks: PyTree):
-        self._unravel, self._sizes = [], []
-        for network in networks:
-            blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), network)
-            row, unravel = ravel_pytree(blank)
-            self._unravel.append(unravel)
-            self._sizes.append(row.size)
-        self.width = max(self._sizes)
+        # Nothing is computed here: each operation by itself takes tens of milliseconds to compile.
+        self._networks = networks
+        self.width = max(map(_size, self._networks))
 
     def pack(self, *networks: PyTree) -> Float[Array, "networks width"]:
         """The matrix of the given networks."""
-        rows = [ravel_pytree(network)[0] for network in networks]
+        rows = [
+            jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(network)])
+            for network in networks
+        ]
         return jnp.stack([jnp.pad(row, (0, self.width - row.size)) for row in rows])
 
     def unpack(self, index: int, row: Float[Array, " width"]) -> Any:
         """The network numbered `index` whose parameters are `row`."""
-        return self._unravel[index](row[: self._sizes[index]])
+        leaves, tree = jax.tree.flatten(self._networks[index])
+        ends = itertools.accumulate(leaf.size for leaf in leaves)
+        return jax.tree.unflatten(
+            tree,
+            [
+                row[end - leaf.size : end].reshape(leaf.shape)
+                for leaf, end in zip(leaves, ends, strict=True)
+            ],
+        )
+
+
+def _size(network: PyTree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(network))

@@ -262,7 +262,7 @@ class FusedLoop:
 
     @functools.cached_property
     def _traced_init(self) -> Any:
-        return self._init.trace(self.seed_keys())
+        return self._init.trace(jax.eval_shape(self.seed_keys))
 
     @functools.cached_property
     def program(self) -> Compiled:
