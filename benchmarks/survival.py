@@ -87,10 +87,12 @@ def state_of(path: Path) -> tuple[int, dict[str, bytes]]:
     return checkpoint.step, {name: array.tobytes() for name, array in checkpoint.arrays.items()}
 
 
-def kill(folder: Path, kills: int, quick: bool) -> list[dict[str, Any]]:
+def kill(folder: Path, kills: int, wanted: list[str]) -> list[dict[str, Any]]:
     """Kills trainings at random moments and compares how they end."""
     cells = []
-    for algorithm, env, settings in KILLED[:1] if quick else KILLED:
+    for algorithm, env, settings in KILLED:
+        if algorithm not in wanted:
+            continue
         whole = folder / "whole"
         process = start(algorithm, env, whole, settings)
         process.stdout.readline()
@@ -390,6 +392,8 @@ def main() -> None:
     names = ("kill", "damage", "cost", "resume", "signals", "guard")
     parser.add_argument("--questions", nargs="+", default=names, choices=names)
     parser.add_argument("--kills", type=int, default=50, help="of each training")
+    killed = [algorithm for algorithm, *_ in KILLED]
+    parser.add_argument("--killed", nargs="+", default=killed, choices=killed)
     cases = [case for case, *_ in COSTS]
     parser.add_argument("--costs", nargs="+", default=cases, choices=cases, metavar="CASE")
     options = parser.parse_args()
@@ -399,7 +403,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         asked = {
-            "kill": lambda: kill(folder, 2 if quick else options.kills, quick),
+            "kill": lambda: kill(folder, 2 if quick else options.kills, options.killed),
             "damage": lambda: damage(folder, 20 if quick else 200),
             "cost": lambda: cost(folder, rounds, options.costs),
             "resume": lambda: resume(folder, rounds),

@@ -370,3 +370,15 @@ def test_a_vector_that_is_dropped_closes_itself():
     pids = envs.worker_pids
     del envs
     assert not any(map(exists, pids))
+
+
+def test_waits_grow_only_while_failures_follow_each_other(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("kiloworlds.vector.faults.time.monotonic", lambda: now[0])
+    budget = RestartBudget(100, window=600)
+    waits = []
+    for pause in (0, 5, 20, 33, 50, 1, 1, 1, 1, 1, 1, 1):
+        now[0] += pause
+        waits.append(budget.spend("x"))
+    # The fourth comes 33 s after a failure whose restart was waited for 2 s.
+    assert waits == [0, 1, 2, 0, 0, 1, 2, 4, 8, 16, 30, 30]

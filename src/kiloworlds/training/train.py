@@ -223,5 +223,5 @@ def _begin(
             f"the run has all its {checkpoint.step} steps; it goes on with more total_steps."
         )
     trainer.go_on(checkpoint, stop, is_saved)
-    files.write_settings()  # not before it is known that the run goes on with them
+    files.renew_settings()  # not before it is known that the run goes on with them
     files.event("resumed", step=checkpoint.step, changes=different, versions=versions())

@@ -10,6 +10,13 @@ from kiloworlds.core.errors import KiloworldsError
 logger = logging.getLogger("kiloworlds.vector")
 
 
+_LONGEST_WAIT = 30.0
+"""Seconds before a restart, at most."""
+
+_CALM = 30.0
+"""Seconds after a restart; the next failure after that is waited for as for a first one."""
+
+
 class EnvironmentFailedError(KiloworldsError, RuntimeError):
     """An exception inside an environment, with the traceback from where it ran.
 
@@ -47,7 +54,8 @@ class Sparingly:
 
 
 class RestartBudget:
-    """Allows `limit` restarts in any `window` seconds, each later than the one before.
+    """Allows `limit` restarts in any `window` seconds, each later than the one before while they
+    follow each other closely.
 
     Args:
         limit: restarts allowed within the window; 0 allows none.
@@ -61,13 +69,15 @@ class RestartBudget:
         """Restarts since the beginning."""
         self._times: deque[float] = deque()
         self._first: str | None = None
+        self._in_a_row = 0
+        self._calm_from = 0.0  # when the last one is forgotten, for the wait
 
     def spend(self, reason: str) -> float:
         """Takes one restart.
 
         Returns:
             Seconds to wait before it: 0 for the first, then 1, 2, 4, ... up to 30 while failures
-            follow each other within the window.
+            follow each other within half a minute of the restart before.
 
         Raises:
             RestartBudgetError: none is left; the message holds the first failure.
@@ -85,5 +95,7 @@ class RestartBudget:
             )
         self._times.append(now)
         self.spent += 1
-        earlier = len(self._times) - 1
-        return 0.0 if earlier == 0 else min(2.0 ** (earlier - 1), 30.0)
+        self._in_a_row = self._in_a_row + 1 if now < self._calm_from else 0
+        wait = 0.0 if self._in_a_row == 0 else min(2.0 ** (self._in_a_row - 1), _LONGEST_WAIT)
+        self._calm_from = now + wait + _CALM
+        return wait

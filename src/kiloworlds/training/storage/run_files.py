@@ -56,8 +56,19 @@ class RunFiles:
         self._writer = SnapshotWriter(self._save, self._told)
 
     def write_settings(self) -> None:
-        """Writes `config.yaml` and `environment.json`."""
+        """Writes `config.yaml` and `environment.json`.
+
+        Raises:
+            OSError: they cannot be written.
+        """
         self._write_texts(self.path)
+
+    def renew_settings(self) -> None:
+        """The same where the run has some already."""
+        try:
+            self._write_texts(self.path)
+        except OSError as error:
+            self._trouble("settings", error, "those in its files are older")
 
     def _write_texts(self, path: Path) -> None:
         for name, text in self._texts.items():

@@ -144,7 +144,12 @@ class Supervisor:
     def _note(self, event: str, **facts) -> None:
         path = self._lifeline.path
         if path is not None and path.is_dir():
-            append_event(path, event, **facts)
+            try:
+                append_event(path, event, **facts)
+            except OSError as error:  # the disk may be what made it crash
+                self._say(
+                    f"this cannot be noted in events.jsonl ({error.strerror}): {event} {facts}"
+                )
 
 
 def die_with(supervisor: int) -> None:
