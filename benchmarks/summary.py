@@ -16,6 +16,7 @@ from harness import HERE, median_interval
 from summary_figures import DOCS, save
 from summary_multiagent import multiagent_figure, multiagent_section
 from summary_pool import pool_section, simulators_section
+from summary_survival import soak_section, survival_section
 from summary_text import (
     absent_text,
     find,
@@ -488,6 +489,8 @@ def main() -> None:
         ("multiagent", multiagent_section, multiagent_figure),
         ("pool", pool_section, None),
         ("simulators", simulators_section, None),
+        ("survival", survival_section, None),
+        ("soak", soak_section, None),
         ("memory", memory_section, None),
     ):
         found = newest(question, options.quick)

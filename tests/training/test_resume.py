@@ -134,6 +134,17 @@ def test_rows_after_the_checkpoint_are_made_again_and_not_doubled(path, trained)
     assert_equal(go_on(path), trained)
 
 
+def test_a_listener_that_fails_ends_training_aloud_and_loses_nothing(path, trained):
+    def fail(row):
+        if row["step"] == 576:
+            raise ConnectionError("the tracker is gone")
+
+    with pytest.raises(ConnectionError, match="the tracker is gone"):
+        go_on(path, on_metrics=fail)
+    assert steps_of(path)[-1] == 576
+    assert_equal(go_on(path), trained)
+
+
 def test_a_damaged_checkpoint_is_passed_over_aloud(path, trained, capsys):
     state = path / "checkpoints" / "512" / "state.safetensors"
     content = bytearray(state.read_bytes())

@@ -205,7 +205,7 @@ class Trainer:
         number = self._divergence.number
         arrays, step = None, 0
         with contextlib.suppress(NoCheckpointError):
-            checkpoint = self.files.store.load_newest(self.files.say)
+            checkpoint = self.files.newest()
             arrays, step = part(checkpoint.arrays, STATE), checkpoint.step
         self._state = self.training.roll_back(self._state, arrays, seeds, number)
         named = [self.config.seed + seed for seed in seeds]

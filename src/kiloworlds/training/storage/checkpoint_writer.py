@@ -44,7 +44,7 @@ class SnapshotWriter:
         self._write, self._tell = write, tell
         self._changed = threading.Condition()
         self._waiting: Snapshot | None = None
-        self._ends = False
+        self._ends = self._is_writing = False
         self._bug: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="snapshots", daemon=True)
         self._thread.start()
@@ -55,6 +55,14 @@ class SnapshotWriter:
             self._raise_bug()
             self._waiting = snapshot
             self._changed.notify_all()
+
+    def settle(self) -> None:
+        """Returns when nothing that was offered waits or is being written."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._bug is not None or not (self._waiting or self._is_writing)
+            )
+            self._raise_bug()
 
     def close(self) -> None:
         """Returns when all that was offered is written."""
@@ -76,13 +84,18 @@ class SnapshotWriter:
             except (OSError, NotFiniteError) as error:
                 self._tell(error)
             except BaseException as error:  # a bug, for the thread that trains
-                self._bug = error
+                with self._changed:
+                    self._bug = error
+                    self._changed.notify_all()
                 return
 
     def _next(self) -> Snapshot | None:
         with self._changed:
+            self._is_writing = False
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._waiting is not None or self._ends)
             snapshot, self._waiting = self._waiting, None
+            self._is_writing = snapshot is not None
             return snapshot
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.run_errors import reading
-from kiloworlds.training.storage.checkpoint import CheckpointStore, Retention
+from kiloworlds.training.storage.checkpoint import Checkpoint, CheckpointStore, Retention
 from kiloworlds.training.storage.checkpoint_writer import (
     NotFiniteError,
     Snapshot,
@@ -95,6 +95,15 @@ class RunFiles:
     def offer(self, snapshot: Snapshot) -> None:
         """Has a checkpoint written soon, beside training."""
         self._writer.offer(self._described(snapshot))
+
+    def newest(self) -> Checkpoint:
+        """The newest checkpoint that can be read, all that were offered included.
+
+        Raises:
+            NoCheckpointError: there is none.
+        """
+        self._writer.settle()  # else one might be pruned while it is read
+        return self.store.load_newest(self.say)
 
     def _save(self, snapshot: Snapshot) -> None:
         check_finite(snapshot)

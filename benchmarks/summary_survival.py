@@ -1,0 +1,110 @@
+"""Sections of docs/benchmarks.md on what trainings survive, and what that costs."""
+
+from typing import Any
+
+from summary_text import interval_text, provenance, table
+
+SURVIVAL_NOTE = """\
+*Killed* means `kill -9` at a seeded random moment after the first checkpoint; the run is then resumed
+and its end compared with that of a run that was never stopped: all arrays of the last checkpoint, bit
+by bit, and all rows of metrics. *Damaged* means one flipped bit, or a file cut off at a random place.
+*Speed* is that of the same training without checkpoints, or without looking for numbers that are not
+finite; above 1 is noise. *Stops* is how long a checkpoint keeps training waiting."""
+
+SOAK_NOTE = """\
+PPO on LunarLander in four worker processes under `--supervise`, with its run directory on a disk of
+8 MB. Faults come at random every 3 to 15 seconds. Memory is what belongs to each process alone, from
+45 seconds of its life on."""
+
+
+def survival_section(name: str, result: dict[str, Any]) -> str:
+    """One table of all questions that the result answers."""
+    rows = [row for cell in result["cells"] for row in _ROWS[cell["question"]](cell)]
+    body = [table(["", "", "measured"], rows), SURVIVAL_NOTE]
+    return "\n\n".join(["## Survival", *body, provenance(name, result, [])])
+
+
+def _kill(cell: dict[str, Any]) -> list[list[str]]:
+    told = cell["records"]
+    return [
+        [
+            "killed and resumed",
+            cell["training"],
+            f"{told['bit_equal']} of {told['kills']} equal, {told['with_other_rows']} with other rows, "
+            f"{told['unreadable_checkpoints']} unreadable checkpoints "
+            f"({told['killed_while_saving']} were killed while saving)",
+        ]
+    ]
+
+
+def _damage(cell: dict[str, Any]) -> list[list[str]]:
+    told = cell["records"]
+    found = f"{told['detected']} of {told['cases']} found; {told['fell_back']} times the one before"
+    return [["damaged checkpoints", "ppo CartPole-v1", found]]
+
+
+def _cost(cell: dict[str, Any]) -> list[list[str]]:
+    told = cell["records"]
+    stops = ""
+    if told["saves"]:
+        stops = (
+            f"; stops {told['stop_median_ms']:.1f} ms, at most {told['stop_most_ms']:.1f}, "
+            f"{told['saves']} saves"
+        )
+    return [["speed with checkpoints", cell["case"], _speed(told) + stops]]
+
+
+def _guard(cell: dict[str, Any]) -> list[list[str]]:
+    return [["speed with the guard", cell["training"], _speed(cell["records"])]]
+
+
+def _speed(told: dict[str, Any]) -> str:
+    return f"{told['ratio']:.3f} {interval_text(told['interval'], 3)}"
+
+
+def _resume(cell: dict[str, Any]) -> list[list[str]]:
+    told = cell["records"]
+    words = f"{told['median']:.1f} s from the command to the first row"
+    return [["resuming", "ppo CartPole-v1, compiled programs cached", words]]
+
+
+def _signals(cell: dict[str, Any]) -> list[list[str]]:
+    return [["ending after a signal", cell["signal"], f"at most {max(cell['records']):.1f} s"]]
+
+
+_ROWS = {
+    "kill": _kill,
+    "damage": _damage,
+    "cost": _cost,
+    "resume": _resume,
+    "signals": _signals,
+    "guard": _guard,
+}
+
+
+def soak_section(name: str, result: dict[str, Any]) -> str:
+    """What the soak found."""
+    told = result["cells"][0]["records"]
+    faults = ", ".join(f"{kind} {count}" for kind, count in told["faults"].items())
+    growth = "; ".join(
+        f"{role} {values['mean']:.2f} (most {values['most']:.2f})"
+        for role, values in told["memory_growth"].items()
+    )
+    files = "; ".join(f"{role} {median} ({most})" for role, (median, most) in told["files"].items())
+    left = f"{len(told['processes_left'])} processes, {len(told['shared_memory_left'])} shared memories"
+    lost = ", ".join(map(str, told["updates_lost_in_each"])) or "none"
+    rows = [
+        ["lasted", f"{told['seconds'] / 60:.1f} minutes"],
+        ["faults", faults],
+        ["exit code", str(told["exit_code"])],
+        ["steps", f"{told['steps']:,} of {told['steps_wanted']:,}"],
+        ["rows of metrics in order", "yes" if told["rows_in_order"] else "NO"],
+        ["all numbers finite", "yes" if told["finite"] else "NO"],
+        ["crashes of the trainer", str(told["trainer_crashes"])],
+        ["updates lost in each", lost],
+        ["memory grows by, MB per minute", growth],
+        ["open files, median (most)", files],
+        ["left behind", left],
+    ]
+    body = [table(["", ""], rows), SOAK_NOTE]
+    return "\n\n".join(["## Twenty minutes of faults", *body, provenance(name, result, [])])
