@@ -10,6 +10,7 @@ grow?
 """
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -32,14 +33,17 @@ from kiloworlds.training.storage.run_files import read_events
 
 ENV_ID = "soak_env:FlakyLander"
 MARK = "KILOWORLDS_SOAK"
-STEP_TIMEOUT, HANG_TIMEOUT = 3.0, 15.0
+NUM_ENVS, NUM_STEPS = 8, 128
+STEPS_PER_UPDATE = NUM_ENVS * NUM_STEPS
+STEP_TIMEOUT, HANG_TIMEOUT = 3.0, 45.0
+"""Seconds. While workers are started again, which may be waited for up to 30 s, training stands still."""
 FAULTS = {
     "worker killed": 8,
     "worker stopped": 5,
     "NaN": 8,
     "disk full": 3,
-    "trainer killed": 1.5,
-    "trainer stopped": 0.7,
+    "trainer killed": 0.6,
+    "trainer stopped": 0.25,
 }
 """How often each happens, compared with the others."""
 PAUSE = (3.0, 15.0)
@@ -56,8 +60,8 @@ def start(run: Path, folder: Path, steps: int) -> subprocess.Popen:
     """The training, in a group of its own."""
     command = [sys.executable, "-m", "kiloworlds.cli.main", "train", "ppo", ENV_ID]
     settings = {
-        "num-envs": 8,
-        "num-steps": 128,
+        "num-envs": NUM_ENVS,
+        "num-steps": NUM_STEPS,
         "num-minibatches": 4,
         "backend": "process",
         "num-workers": 4,
@@ -233,14 +237,14 @@ def soak(minutes: float, seed: int, steps: int | None, disk: Path) -> dict[str, 
 def _outcome(path: Path, steps: int) -> dict[str, Any]:
     run = kw.load(path)
     rows = run.metrics["step"]
-    wanted = math.ceil(steps / 1024) * 1024
+    wanted = math.ceil(steps / STEPS_PER_UPDATE) * STEPS_PER_UPDATE
     arrays = run.load_checkpoint().arrays
     events = read_events(path)
     crashes = [event for event in events if event["event"] == "trainer crashed"]
-    resumes = [event for event in events if event["event"] == "resumed"]
-    lost = [
-        crash["update"] - resumed["step"] // 1024
-        for crash, resumed in zip(crashes, resumes, strict=False)
+    pairs = [
+        (event["update"], after["step"] // STEPS_PER_UPDATE)
+        for event, after in itertools.pairwise(events)
+        if event["event"] == "trainer crashed" and after["event"] == "resumed" and event["update"]
     ]
     return {
         "steps": run.steps,
@@ -252,7 +256,7 @@ def _outcome(path: Path, steps: int) -> dict[str, Any]:
             bool(np.isfinite(array).all()) for array in arrays.values() if array.dtype.kind == "f"
         ),
         "trainer_crashes": len(crashes),
-        "updates_lost_in_each": lost,
+        "updates_lost_in_each": [reached - resumed for reached, resumed in pairs],
         "final_return": float(np.nanmean(run.metrics["rollout/ep_rew_mean"][-5:])),
     }
 

@@ -135,7 +135,8 @@ class Supervisor:
             self._say(f"the trainer {why}; that happened {times}: giving up.")
             return False
         wait = 0.0 if progressed else min(2.0 ** (self._without_progress - 1), _LONGEST_WAIT)
-        self._say(f"the trainer {why} after update {reached}; it starts again in {wait:g} s.")
+        when = "before its first update" if beat is None else f"after update {reached}"
+        self._say(f"the trainer {why} {when}; it starts again in {wait:g} s.")
         until = now + wait
         while time.monotonic() < until and self._signal is None:
             time.sleep(_LOOK_SECONDS)
