@@ -36,7 +36,7 @@ MARK = "KILOWORLDS_SOAK"
 NUM_ENVS, NUM_STEPS = 8, 128
 STEPS_PER_UPDATE = NUM_ENVS * NUM_STEPS
 STEP_TIMEOUT, HANG_TIMEOUT = 3.0, 45.0
-"""Seconds. While workers are started again, which may be waited for up to 30 s, training stands still."""
+"""Seconds. While workers are started again, for which it may wait 30 s, training stands still."""
 FAULTS = {
     "worker killed": 8,
     "worker stopped": 5,

@@ -1,7 +1,9 @@
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -243,3 +245,43 @@ def test_flags_win_over_the_preset_of_atari():
         "ppo", "ALE/Breakout-v5", {"preprocessing": {"size": 42}}, []
     )
     assert settings["preprocessing"] == '{"size": 42}'
+
+
+def test_a_trainer_that_starts_again_has_the_same_flags(command, tmp_path, monkeypatch):
+    commands = []
+
+    class Watched:
+        def __init__(self, first, again, limits, say):
+            commands.extend([first, again(tmp_path / "run")])
+
+        def run(self):
+            return 0
+
+    monkeypatch.setattr("kiloworlds.training.survival.supervisor.Supervisor", Watched)
+    flags = ["--num-envs", "4", "--run_dir", "x", "--override"]
+    code, *_ = command("train", "ppo", "CartPole-v1", *flags, "--supervise")
+    assert code == 0
+    first, again = (words[words.index("train") + 1 :] for words in commands)
+    assert first == ["ppo", "CartPole-v1", *flags]
+    kept = ["ppo", "CartPole-v1", "--num-envs", "4", "--override"]
+    assert again == [*kept, "--run-dir", str(tmp_path / "run"), "--resume"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_programs_compile_ends_it_cleanly(number, tmp_path):
+    command = [sys.executable, "-m", "kiloworlds.cli.main", "train", "ppo", "CartPole-v1"]
+    process = subprocess.Popen(
+        [*command, "--run-dir", str(tmp_path / "run")],
+        env=os.environ | {"XLA_FLAGS": "", "KILOWORLDS_CACHE_DIR": str(tmp_path / "cache")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for line in process.stdout:
+        if "compiling" in line:
+            break
+    time.sleep(2.5)  # the compiler itself is at work, not the tracing before it
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + number, rest
+    assert rest == "Interrupted before anything was learnt.\n"

@@ -112,6 +112,25 @@ def test_what_is_none_of_ours_is_refused(store, tmp_path):
         store.load(200)
 
 
+def test_a_checkpoint_under_another_name_is_none(store):
+    shutil.copytree(store.path(200), store.path(99999))
+    with pytest.raises(DamagedCheckpointError, match=r"of step 200, not of .* of step 99999"):
+        store.load(99999)
+    store.path(100).rename(store.folder / "0100")
+    assert store.steps() == [200, 99999]
+    said = []
+    assert store.load_newest(said.append).step == 200
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("score", ['"high"', "[1]", "true", "NaN", "null", "[" * 20_000])
+def test_an_odd_score_is_none(store, score):
+    manifest = (store.path(200) / "manifest.json").read_text()
+    rewrite(store.path(200), "manifest.json", manifest.replace("-200", score).encode())
+    assert store.best_step() == 100
+    store.prune(Retention(1, best=True))
+
+
 def rewrite(path: Path, name: str, content: bytes) -> None:
     """Changes a file and makes the sums fit, as a forger would."""
     (path / name).write_bytes(content)

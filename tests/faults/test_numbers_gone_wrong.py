@@ -12,8 +12,9 @@ import kiloworlds as kw
 from kiloworlds.core import registry
 from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.training.config import TrainConfig
+from kiloworlds.training.loops.guard import Fault
 from kiloworlds.training.make_training import make_training
-from kiloworlds.training.survival.divergence import DivergedError
+from kiloworlds.training.survival.divergence import DivergedError, Divergence
 
 PPO = {"num_envs": 4, "num_steps": 16, "num_minibatches": 4, "hidden_sizes": (8,)}
 VDN = {"num_envs": 4, "num_steps": 8, "hidden_sizes": (8,), "replay_size": 16}
@@ -196,8 +197,40 @@ def test_going_back_takes_another_path(tmp_path):
     keys = np.asarray(jax.random.key_data(mended.key))
     np.testing.assert_array_equal(keys[0], arrays["key"][0])
     assert not np.array_equal(keys[1], arrays["key"][1])
+    environments = np.asarray(jax.random.key_data(mended.environments.keys))
+    np.testing.assert_array_equal(environments[0], arrays["environments/keys"][0])
+    assert (environments[1] != arrays["environments/keys"][1]).any(axis=-1).all()
     parameters = np.asarray(mended.learner.parameters)
     assert np.isnan(parameters[0]).all()
     np.testing.assert_array_equal(parameters[1], arrays["learner/parameters"][1])
     from_start = training.roll_back(mended, None, [0], 2)
     assert np.isfinite(np.asarray(from_start.learner.parameters)).all()
+
+
+def test_what_was_counted_is_saved():
+    config = TrainConfig.from_dict({"algorithm": "ppo", "env_id": "CartPole-v1", "num_seeds": 2})
+    first, second = (Divergence(config, lambda *told, **facts: None) for _ in range(2))
+    bad = np.array([[1] * 6, [0] * 6])
+    nowhere = np.zeros_like(bad)
+    assert first.watch(Fault(bad, nowhere, nowhere), 0) == []
+    second.restore(first.save())
+    for divergence in (first, second):
+        assert divergence.watch(Fault(bad, nowhere, nowhere), 6) == [0]
+        assert divergence.number == 1
+
+
+def test_outside_xla_going_back_is_saved_too(tmp_path):
+    config = TrainConfig.from_dict(
+        {"algorithm": "ppo", "env_id": "LunarLander-v3", "backend": "sync"} | PPO
+    )
+    trainings = [make_training(config) for _ in range(2)]
+    state = trainings[0].init()
+    before = trainings[0].save(state)
+    after = trainings[0].save(trainings[0].roll_back(state, None, [0], 1))
+    assert (before["key"] != after["key"]).any()
+    restored, _ = trainings[1].restore(after, lambda words: None)
+    again = trainings[1].save(restored)
+    for name, array in after.items():
+        np.testing.assert_array_equal(again[name], array, err_msg=name)
+    for training in trainings:
+        training.close()

@@ -159,9 +159,11 @@ def test_what_cannot_be_made_again_says_why(tmp_path):
         InvalidValueError, match="step=128 must be a whole number between 0 and 127"
     ):
         run.replay(2 * UPDATE)
-    with pytest.raises(InvalidValueError, match="seed=1 must be a whole number between 0 and 0"):
+    with pytest.raises(InvalidValueError, match="seed=1 must be one of the run's 1 seeds"):
         run.replay(0, seed=1)
-    (run.path / "events.jsonl").write_text("{")
+    (run.path / "events.jsonl").write_text('{"event": "x"}\n\n{"event": "half of')
+    run.replay(0)
+    (run.path / "events.jsonl").write_text("[1]\n")
     with pytest.raises(RunDirectoryError, match=r"events\.jsonl' is damaged"):
         run.replay(0)
     run = kw.train(
@@ -175,3 +177,31 @@ def test_what_cannot_be_made_again_says_why(tmp_path):
     )
     with pytest.raises(InvalidValueError, match="not with max_staleness or batch_size, nor for"):
         run.replay(3)
+
+
+def test_a_step_from_before_settings_changed_is_made_with_those_of_then(tmp_path):
+    path = tmp_path / "run"
+    settings = SMALL | {"total_steps": 4 * UPDATE, "anneal_learning_rate": True}
+    first = kw.train("ppo", "CartPole-v1", run_dir=path, **settings)
+    number = moment_number(3, 5, 2)
+    before = first.replay(number)
+    run = kw.train(
+        "ppo",
+        "CartPole-v1",
+        run_dir=path,
+        resume=True,
+        total_steps=8 * UPDATE,
+        num_envs=8,
+        keep_checkpoints=1,
+    )
+    shutil.rmtree(path / "checkpoints" / str(4 * UPDATE), ignore_errors=True)
+    again = run.replay(number)
+    assert again.place == before.place
+    for mine, theirs in zip(
+        jax.tree.leaves((before.state, before.action)),
+        jax.tree.leaves((again.state, again.action)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(RunDirectoryError, match="settings changed at step 256, and no checkpoint"):
+        run.replay(5 * UPDATE)

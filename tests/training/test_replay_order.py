@@ -120,7 +120,7 @@ def test_what_cannot_be_repeated_says_why(recorded, tmp_path):
         repeat(path)
     (path / NAME).unlink()
     with pytest.raises(
-        RunDirectoryError, match="recorded no order of arrivals: without batch_size"
+        RunDirectoryError, match=r"holds no arrivals\.bin: only runs with batch_size"
     ):
         repeat(path)
     assert not (tmp_path / "new").exists()
@@ -170,3 +170,16 @@ def test_a_full_disk_ends_recording_and_not_training(tmp_path, monkeypatch, caps
     assert said.count("the order of arrivals cannot be written (No space left on device)") == 1
     assert "repeated exactly up to update 4 only" in said
     assert len(read_arrivals(run.path)) == 4
+
+
+@pytest.mark.parametrize("content", [b"", None])
+def test_a_damaged_order_does_not_keep_a_run_from_going_on(recorded, tmp_path, content, capsys):
+    path = shutil.copytree(recorded.path, tmp_path / "run")
+    (path / NAME).unlink()
+    if content is None:
+        (path / NAME).mkdir()
+    else:
+        (path / NAME).write_bytes(content)
+    run = kw.train("ppo", "LunarLander-v3", run_dir=path, resume=True, total_steps=14 * 32)
+    assert run.steps == 14 * 32
+    assert "The order of arrivals is not recorded" in capsys.readouterr().err

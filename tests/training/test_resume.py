@@ -14,6 +14,7 @@ import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.training.run_errors import NoRunError, RunDirectoryError
 from kiloworlds.training.storage.checkpoint import CheckpointStore, NoCheckpointError
+from kiloworlds.training.storage.run_files import read_events
 from kiloworlds.training.survival.lifeline import Lifeline
 
 AGENTS = {"num_envs": 4, "num_steps": 8, "total_steps": 4 * 8 * 6, "hidden_sizes": (8,)}
@@ -93,7 +94,7 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped(algorithm, env, settin
     assert not resumed.interrupted
     assert resumed.path == path
     assert_equal(resumed, whole)
-    events = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+    events = read_events(path)
     assert [(event["event"], event["step"]) for event in events] == [("resumed", step)]
 
 
@@ -194,22 +195,28 @@ def test_a_run_may_become_longer(path, capsys):
 
 def test_other_settings_are_refused_in_a_table(path):
     with pytest.raises(InvalidValueError) as caught:
-        go_on(path, learning_rate=0.5, hidden_sizes=(4,), total_steps=1280)
+        go_on(path, learning_rate=0.5, gamma=0.5, total_steps=1280)
     assert "\n  learning_rate: 0.002 in the run, 0.5 given" in str(caught.value)
-    assert "\n  hidden_sizes: [8] in the run, [4] given" in str(caught.value)
+    assert "\n  gamma: 0.98 in the run, 0.5 given" in str(caught.value)
     assert "total_steps" not in str(caught.value)
 
 
-def test_other_settings_may_be_wanted(path):
+def test_other_settings_may_be_wanted(path, capsys):
     run = go_on(path, learning_rate=0.5, override=True)
+    assert "kiloworlds: goes on from step 512." in capsys.readouterr().err
+    assert read_events(path)[-1]["settings"] == {"learning_rate": [0.002, 0.5]}
+    assert run.settings_at(511)["learning_rate"] == 0.002
+    assert run.settings_at(512)["learning_rate"] == 0.5
     assert run.config["learning_rate"] == 0.5
     assert run.metrics["train/learning_rate"][-1, 0] == pytest.approx(0.5 * 0.1)
 
 
-def test_arrays_of_another_network_are_refused_by_name(path):
+@pytest.mark.parametrize("settings", [{"hidden_sizes": (4,)}, {"num_seeds": 2}])
+def test_another_network_is_refused_whatever_is_wanted(path, settings):
     before = (path / "config.yaml").read_text()
-    with pytest.raises(InvalidValueError, match=r"does not fit.*learner/\S+ is float32\[.*\], not"):
-        go_on(path, hidden_sizes=(4,), override=True)
+    (name,) = settings
+    with pytest.raises(InvalidValueError, match=rf"\n  {name}: .* given\nLeave them out: what was"):
+        go_on(path, override=True, **settings)
     with pytest.raises(InvalidValueError, match="has all its 512 steps"):
         go_on(path, total_steps=64)
     assert (path / "config.yaml").read_text() == before  # settings that failed are not kept

@@ -1,5 +1,9 @@
 """Simulators that save their states."""
 
+import os
+import signal
+import time
+
 import gymnasium
 import numpy as np
 import pytest
@@ -7,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 
 import kiloworlds as kw
-from kiloworlds.core.errors import InvalidValueError, WrongCallError
+from kiloworlds.core.errors import InvalidValueError, StateUnavailableError, WrongCallError
 from kiloworlds.vector.streams import streams_from_array, streams_to_array
 
 
@@ -169,13 +173,15 @@ def test_environments_of_ones_own_that_save_themselves(backend):
         other.set_state(state)
         assert_same(play(other, 60, seed=2), first)
         for env_ids, message in (
-            ([0, 1, 3], r"env_ids holds 3; the state has 0 to 2"),
-            ([0, 1], r"env_ids=\[0, 1\] must name 3 environments"),
+            ([0, 1, 3], r"env_ids holds 3; .* 0 to 2; the nearest valid value is 2"),
+            ([0, 1], r"env_ids=\[0, 1\] must be 3 whole numbers"),
+            ([0, 1.0, 2], r"env_ids=\[0, 1.0, 2\] must be 3 whole numbers"),
+            ([[0], [1, 2], 2], r"must be 3 whole numbers"),
         ):
             with pytest.raises(InvalidValueError, match=message):
                 envs.set_state(state, env_ids=env_ids)
         with pytest.raises(
-            InvalidValueError, match=r"of shape \(3, 5\); those of these .* \(3, 2\)"
+            InvalidValueError, match=r"of shape \(3, 5\) .*; those of these .* \(3, 2\)"
         ):
             envs.set_state(state | {"observations/at": np.zeros((3, 5))})
         with pytest.raises(InvalidValueError, match="this holds no observations"):
@@ -278,3 +284,98 @@ def assert_goes_on_exactly(tmp_path, env_id, settings):
         np.testing.assert_array_equal(mine.arrays[name], array, err_msg=name)
     for name in ("rollout/ep_rew_mean", "train/value_loss"):
         np.testing.assert_array_equal(run.metrics[name], whole.metrics[name])
+
+
+class Unwilling(NumberWalk):
+    """Fails to save from its third time on."""
+
+    times = 0
+
+    def get_state(self):
+        self.times += 1
+        if self.times > 2:
+            raise RuntimeError("the simulator refuses")
+        return super().get_state()
+
+
+def test_a_state_that_cannot_be_saved_costs_no_training(tmp_path, monkeypatch, caplog):
+    spec = gymnasium.envs.registration.EnvSpec("Unwilling-v0", Unwilling)
+    monkeypatch.setitem(gymnasium.registry, "Unwilling-v0", spec)
+    run = kw.train(
+        "ppo",
+        "Unwilling-v0",
+        run_dir=tmp_path / "run",
+        num_envs=4,
+        num_steps=16,
+        num_minibatches=4,
+        total_steps=640,
+        hidden_sizes=(8,),
+        backend="sync",
+        checkpoint_updates=1,
+        env_kwargs={"max_episode_steps": 30},
+    )
+    words = "get_state() of Unwilling failed: RuntimeError: the simulator refuses"
+    assert words in caplog.text
+    checkpoint = run.load_checkpoint()
+    assert checkpoint.step == 640
+    assert not any("environments" in name for name in checkpoint.arrays)
+
+
+def test_states_wait_until_a_loss_is_known():
+    with kw.make(lambda: NumberWalk(), 4, backend="process", num_workers=2) as envs:
+        envs.reset(seed=0)
+        play(envs, 3, seed=1)
+        os.kill(envs.worker_pids[0], signal.SIGKILL)
+        told = ""
+        for _ in range(200):  # until the pool has noticed
+            try:
+                envs.get_state()
+            except StateUnavailableError as error:
+                told = str(error)
+            if "was lost" in told:
+                break
+            time.sleep(0.05)
+        assert "was lost, which the next step tells: states can be saved after it" in told
+        *_, infos = envs.step(np.zeros(4, int))
+        assert infos["lost"].tolist() == [True, True, False, False]
+        state = envs.get_state()
+        first = play(envs, 20, seed=2)
+        envs.set_state(state)
+        assert_same(play(envs, 20, seed=2), first)
+
+
+@pytest.mark.parametrize("backend", ["sync", "thread"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: None, "arrays by name, a row for each"),
+        (lambda state: state | {"returns": [1, 2, 3]}, "arrays by name, a row for each"),
+        (lambda state: state | {"returns": np.zeros(2)}, "arrays of different lengths"),
+        (lambda state: state | {"more": np.zeros(3)}, "holds more besides"),
+        (lambda state: {k: v for k, v in state.items() if k != "sizes"}, "lacks sizes"),
+        (lambda state: state | {"lengths": np.zeros(3)}, "got lengths of shape .* float64"),
+        (lambda state: state | {"sizes": state["sizes"] * 0}, "no state of environment 0 in row 0"),
+        (lambda state: state | {"sizes": state["sizes"] * 1.0}, "no state of environment 0"),
+        (
+            lambda state: (
+                state
+                | {
+                    "environments": state["environments"]
+                    * (np.arange(3) != 2).astype("u1")[:, None]
+                }
+            ),
+            "no state of environment 2 in row 2",
+        ),
+        (lambda state: state | {"environments": np.zeros(3, "u1")}, "no state of environment 0"),
+    ],
+)
+def test_a_forged_state_changes_nothing(backend, change, message):
+    with kw.make(lambda: SavedWalk(), 3, backend=backend) as envs:
+        envs.reset(seed=0)
+        play(envs, 5, seed=1)
+        state = envs.get_state()
+        first = play(envs, 5, seed=2)
+        envs.set_state(state)
+        with pytest.raises(InvalidValueError, match=message):
+            envs.set_state(change(state))
+        assert_same(play(envs, 5, seed=2), first)

@@ -88,11 +88,15 @@ def _is_key(leaf: Any) -> bool:
 
 def _show(console: Console, title: str, parts: dict[str, dict[str, np.ndarray]]) -> None:
     console.print(Text(f"\n{title}", "bold"))
-    for part, arrays in parts.items():
-        for name, array in arrays.items():
-            label = f"  {part}.{name}" if name else f"  {part}"
-            style = "" if _is_finite(array) else "bold red"
-            console.print(Text(f"{label:<32} {_told(array)}", style), soft_wrap=True)
+    lines = [
+        (f"{part}.{name}" if name else part, array)
+        for part, arrays in parts.items()
+        for name, array in arrays.items()
+    ]
+    width = max(len(label) for label, _ in lines)
+    for label, array in lines:
+        style = "" if _is_finite(array) else "bold red"
+        console.print(Text(f"  {label:<{width}}  {_told(array)}", style), soft_wrap=True)
 
 
 def _is_finite(array: np.ndarray) -> bool:

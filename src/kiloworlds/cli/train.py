@@ -104,11 +104,11 @@ def _supervise(words: Sequence[str], chosen: Options) -> int:
         raise InvalidValueError("--supervise is not for --replay-order: a repetition starts once.")
     console = options.console(chosen.json)
     command = [sys.executable, "-m", "kiloworlds.cli.main", "train"]
-    kept = ["--json"] if chosen.json else []
-    kept += ["--import", *chosen.imports] if chosen.imports else []
+    same = _without(words, "--supervise")
+    again = _without(_without(same, "--resume"), "--run-dir", takes_value=True)
     supervisor = Supervisor(
-        [*command, *(word for word in words if word != "--supervise")],
-        lambda path: [*command, "--run-dir", str(path), "--resume", *kept],
+        [*command, *same],
+        lambda path: [*command, *again, "--run-dir", str(path), "--resume"],
         Limits(hang_seconds=chosen.hang_timeout),
         lambda said: console.print(Text(said, "yellow"), soft_wrap=True),
     )
@@ -124,7 +124,22 @@ def _settings_of_old_run(arguments: Sequence[str]) -> dict[str, Any]:
         path = _value_of("--run-dir", arguments)
         if path is None:
             raise InvalidValueError("--resume goes on with the run in --run-dir: say which.")
-    return {} if path is None else dict(load(path).config)
+    if path is None:
+        return {}
+    return dict(load(path).config) if "--resume" in arguments else load(path).settings_at(0)
+
+
+def _without(words: Sequence[str], flag: str, takes_value: bool = False) -> list[str]:
+    """Words of a command line without a flag, and without its value."""
+    left = []
+    remaining = iter(words)
+    for word in remaining:
+        name, equals, _ = word.partition("=")
+        if name.replace("_", "-") != flag:
+            left.append(word)
+        elif takes_value and not equals:
+            next(remaining, None)
+    return left
 
 
 def _value_of(wanted: str, arguments: Sequence[str]) -> str | None:
@@ -247,7 +262,10 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
         )
     words = options.run_words(result.path, env_id, chosen.imports)
     told = "".join(f", {name} {value}" for name, value in outcome(last))
-    _say_what_next(console, result, words, spread_text(final, seeds) + told, seeds, curve)
+    if result.interrupted and chosen.resume and not last:
+        console.print(Text("Interrupted before it went on: the run is as it was.", "yellow"))
+    else:
+        _say_what_next(console, result, words, spread_text(final, seeds) + told, seeds, curve)
     return _SIGNALLED + (result.signal or signal.SIGINT) if result.interrupted else 0
 
 
@@ -278,7 +296,10 @@ def _say_what_next(
     console.print()
     for name, value in (
         ("run", path),
-        ("final return", f"{final}{spread} (actions drawn as in training; eval takes the best)"),
+        (
+            "final return",
+            f"{final}{spread} (actions drawn as in training; eval takes the likeliest)",
+        ),
         ("learning curve", curve),
         ("next", f"kiloworlds eval {words}"),
         ("", f"kiloworlds play {words}"),

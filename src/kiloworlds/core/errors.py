@@ -26,6 +26,10 @@ class WrongCallError(KiloworldsError, RuntimeError):
     """A call out of order, such as a step before a reset or after close."""
 
 
+class StateUnavailableError(KiloworldsError, RuntimeError):
+    """Environments that save their states cannot do so just now."""
+
+
 class MissingDependencyError(KiloworldsError, ImportError):
     """An optional package is needed; the message carries the install command."""
 

@@ -53,7 +53,9 @@ def learning_curve(
     """
     seen = np.isfinite(returns).any(axis=1)
     if not seen.any():
-        raise InvalidValueError("there is no learning curve: no episode has ended.")
+        raise InvalidValueError(
+            "no row of metrics tells a return: no episode has ended, or returns are not finite."
+        )
     clock = _without_compilation(steps, seconds)
     steps = steps[seen]
     curves = {name: each[seen] for name, each in (kinds or {"": returns}).items()}

@@ -16,11 +16,12 @@ from kiloworlds.training.loops.fused_loop import CHUNK, FusedLoop
 from kiloworlds.training.loops.host import HostTraining
 from kiloworlds.training.make_training import make_training
 from kiloworlds.training.placement import configure_devices
+from kiloworlds.training.resume import SEEN_BY_NOBODY
 from kiloworlds.training.run import Run, check_imported
 from kiloworlds.training.run_errors import RunDirectoryError
 from kiloworlds.training.storage.arrays import part
 from kiloworlds.training.storage.checkpoint import Checkpoint, DamagedCheckpointError
-from kiloworlds.training.storage.run_files import read_events
+from kiloworlds.training.storage.run_files import read_events, say_on_stderr
 from kiloworlds.training.trainer import STATE
 from kiloworlds.vector.base import VectorEnv
 
@@ -107,7 +108,9 @@ class Moment:
         self._close()
 
 
-def replay(run: Run, step: int | None = None, seed: int = 0) -> Moment:
+def replay(
+    run: Run, step: int | None = None, seed: int = 0, say: Callable[[str], None] = say_on_stderr
+) -> Moment:
     """Trains again from the nearest checkpoint to just before a step.
 
     Updates before it are computed by the program that trained, so they are the same bit by bit on the
@@ -119,23 +122,27 @@ def replay(run: Run, step: int | None = None, seed: int = 0) -> Moment:
             environment e is (u * num_steps + s) * num_envs + e. None: the first that was recorded to
             give a number that is not finite.
         seed: of the run; counted from 0.
+        say: is told in a sentence what is being done.
 
     Raises:
         InvalidValueError: the run has no such step or seed, or did not record any; or the order of its
             steps depended on the clock.
         RunDirectoryError: no checkpoint is left from which the step can be reached exactly.
     """
-    config = TrainConfig.from_dict(run.config)
-    check_imported(config.env_id)
+    check_imported(run.config["env_id"])
     if step is None:
-        step, seed = _first_fault(run, config)
-    require_number("step", step, 0, config.num_updates * config.steps_per_update - 1, whole=True)
-    require_number("seed", seed, 0, config.num_seeds - 1, whole=True)
+        step, seed = _first_fault(run)
+    require_number("step", step, 0, max(0, _reached(run) - 1), whole=True)
+    config = TrainConfig.from_dict(run.settings_at(step))
+    if not 0 <= seed < config.num_seeds:
+        raise InvalidValueError(
+            f"seed={seed!r} must be one of the run's {config.num_seeds} seeds, counted from 0."
+        )
     place = Place.of(step, config)
     configure_devices(config)
     training = make_training(config)
     try:
-        state = _state_at(training, run, config, place.update)
+        state = _state_at(training, run, config, place.update, say)
         if isinstance(training, FusedLoop):
             return _compiled(training, state, seed, place)
         return _outside(training, state, place)
@@ -144,19 +151,30 @@ def replay(run: Run, step: int | None = None, seed: int = 0) -> Moment:
         raise
 
 
-def _first_fault(run: Run, config: TrainConfig) -> tuple[int, int]:
+def _reached(run: Run) -> int:
+    """How many steps the run has."""
+    rows = run.metrics.get("step", np.zeros(0))
+    return max(run.steps, int(rows[-1]) if rows.size else 0)
+
+
+def _first_fault(run: Run) -> tuple[int, int]:
     for event in read_events(run.path):
         if event["event"] == "nonfinite" and "at_step" in event:
-            return event["at_step"], event["seed"] - config.seed
+            return event["at_step"], event["seed"] - run.config["seed"]
     raise InvalidValueError(
         f"{str(run.path)!r} recorded no number of an environment that is not finite; say which step to "
         "make again."
     )
 
 
-def _state_at(training: Any, run: Run, config: TrainConfig, update: int) -> Any:
+def _state_at(
+    training: Any, run: Run, config: TrainConfig, update: int, say: Callable[[str], None]
+) -> Any:
     """The state before an update, the environments included."""
     base = _base(training, run, config, update)
+    wanted = update * config.steps_per_update
+    start = "its beginning" if base is None else f"its checkpoint of step {base.step:,}"
+    say(f"trains again from {start} to step {wanted:,}.")
     if base is None:
         state, done = training.init(), 0
     else:
@@ -175,13 +193,18 @@ def _base(training: Any, run: Run, config: TrainConfig, update: int) -> Checkpoi
     """
     wanted = update * config.steps_per_update
     events = read_events(run.path)
-    resumed = [event["step"] for event in events if event["event"] == "resumed"]
-    begun = max((step for step in resumed if step <= wanted), default=0)
     saves = isinstance(training, FusedLoop) or training.saves_environments
+    begun, why = 0, ""
+    for event in reversed([event for event in events if event["event"] == "resumed"]):
+        changed = event.get("settings", {}).keys() - SEEN_BY_NOBODY
+        if event["step"] <= wanted and (changed or not saves):
+            begun = event["step"]
+            why = "settings changed" if changed else "episodes started over"
+            break
     store = run.checkpoints
     for step in reversed(store.steps()):
         # Where environments are not saved, episodes started over when the run went on, and only then.
-        if step > wanted or not (saves or step == begun):
+        if not begun <= step <= wanted or not (saves or step == begun):
             continue
         try:
             base = store.load(step)
@@ -192,8 +215,8 @@ def _base(training: Any, run: Run, config: TrainConfig, update: int) -> Checkpoi
         base = None
     reached = base.step if base else 0
     late = [e for e in events if e["event"] == "rolled back" and reached < e["at_step"] <= wanted]
-    if late or (begun > reached and not saves):
-        what = "seeds went back to a checkpoint" if late else "episodes started over"
+    if late or begun > reached:
+        what = "seeds went back to a checkpoint" if late else why
         where = late[0]["at_step"] if late else begun
         raise RunDirectoryError(
             f"step {wanted} of {str(run.path)!r} cannot be made again: {what} at step {where}, and no "

@@ -23,7 +23,7 @@ MAY_CHANGE = {
 }
 """Settings that change how long, where and how safely a run goes on, and not what it is."""
 
-_SEEN_BY_NOBODY = {
+SEEN_BY_NOBODY = {
     "num_workers",
     "step_timeout",
     "max_worker_memory",
@@ -36,27 +36,69 @@ _SEEN_BY_NOBODY = {
 """Settings that may differ where a run is repeated exactly."""
 
 
-def check_changes(old: dict[str, Any], new: dict[str, Any], override: bool) -> list[str]:
-    """What differs, in words.
+SHAPES = {
+    "algorithm",
+    "num_seeds",
+    "network",
+    "hidden_sizes",
+    "recurrent_size",
+    "cnn_channels",
+    "cnn_features",
+}
+"""Settings that decide the shapes of what is learnt."""
+
+Changes = dict[str, tuple[Any, Any]]
+"""By setting: what it was, and is."""
+
+
+def check_changes(old: dict[str, Any], new: dict[str, Any], override: bool) -> Changes:
+    """What differs.
 
     Args:
-        override: whether any setting may differ.
+        override: whether any setting may differ that leaves arrays their shapes.
 
     Raises:
-        InvalidValueError: settings differ that make it another training; the message is a table of
-            them.
+        InvalidValueError: settings differ that make it another training; the message lists them.
     """
     different = _different(old, new)
+    _refuse(
+        {name: both for name, both in different.items() if name in SHAPES},
+        "Leave them out: what was learnt has the shape that they give it, and cannot be loaded into "
+        "another.",
+    )
     if not override:
         _refuse(
             {name: both for name, both in different.items() if name not in MAY_CHANGE},
             "Leave them out to go on with the run's own; --override (override=True) goes on with those "
             "given.",
         )
+    return different
+
+
+def in_words(changes: Changes) -> list[str]:
+    """A sentence for each change."""
     return [
         f"{name} is {now!r} from here on, instead of {was!r}."
-        for name, (was, now) in different.items()
+        for name, (was, now) in changes.items()
     ]
+
+
+def settings_at(
+    settings: dict[str, Any], events: list[dict[str, Any]], step: int
+) -> dict[str, Any]:
+    """The settings with which a step of a run was taken, which resuming it may have changed since.
+
+    Args:
+        settings: the newest.
+        events: of the run.
+        step: over all environments.
+    """
+    then = dict(settings)
+    for event in reversed([event for event in events if event["event"] == "resumed"]):
+        if event["step"] <= step:
+            break
+        then |= {name: was for name, (was, _) in event.get("settings", {}).items()}
+    return then
 
 
 def check_repetition(old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -67,17 +109,17 @@ def check_repetition(old: dict[str, Any], new: dict[str, Any]) -> None:
     """
     different = _different(old, new)
     _refuse(
-        {name: both for name, both in different.items() if name not in _SEEN_BY_NOBODY},
+        {name: both for name, both in different.items() if name not in SEEN_BY_NOBODY},
         "Leave them out: a run that is repeated has its own.",
     )
 
 
-def _different(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ: what they were, and are."""
+def _different(old: dict[str, Any], new: dict[str, Any]) -> Changes:
+    """Settings that differ."""
     return {name: (old.get(name), now) for name, now in new.items() if old.get(name) != now}
 
 
-def _refuse(wrong: dict[str, tuple[Any, Any]], advice: str) -> None:
+def _refuse(wrong: Changes, advice: str) -> None:
     if wrong:
         rows = "".join(
             f"\n  {name}: {was!r} in the run, {now!r} given" for name, (was, now) in wrong.items()

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import yaml
 
-from kiloworlds.core.checks import require_number
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.parameters import is_batched
 from kiloworlds.core.registry import find_spec
@@ -23,12 +22,13 @@ from kiloworlds.training.agents_policy import AgentsPolicy
 from kiloworlds.training.algorithms import AGENTS, algorithm_for
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.policy import Policy
+from kiloworlds.training.resume import settings_at
 from kiloworlds.training.run_errors import NoRunError, RunDirectoryError, reading
 from kiloworlds.training.storage.arrays import from_arrays, part
 from kiloworlds.training.storage.checkpoint import Checkpoint, CheckpointStore, NoCheckpointError
 from kiloworlds.training.storage.checkpoint_writer import LEARNER
 from kiloworlds.training.storage.metrics_file import read_metrics
-from kiloworlds.training.storage.run_files import say_on_stderr
+from kiloworlds.training.storage.run_files import read_events, say_on_stderr
 from kiloworlds.vector.pettingzoo.ids import PREFIX as PETTINGZOO_PREFIX
 from kiloworlds.vector.pettingzoo.ids import user_module
 from kiloworlds.vector.pixels import pixel_options
@@ -90,6 +90,11 @@ class Run:
         if self._policy is None:
             self._policy = _load_policy(self, TrainConfig.from_dict(self.config))
         return self._policy
+
+    def settings_at(self, step: int) -> dict[str, Any]:
+        """The settings with which a step (over all environments) was taken: resuming may have changed
+        them since."""
+        return settings_at(self.config, read_events(self.path), step)
 
     @property
     def checkpoints(self) -> CheckpointStore:
@@ -247,9 +252,14 @@ def load(path: str | os.PathLike, checkpoint: int | Literal["newest", "best"] = 
             f"{str(path)!r} is not a run directory: it lacks config.yaml or environment.json."
             f"{_nearby(path)}"
         )
-    if checkpoint not in ("newest", "best"):
-        require_number("checkpoint", checkpoint, 0, whole=True)
-    return Run(path, None if checkpoint == "newest" else checkpoint)
+    is_name = isinstance(checkpoint, str) and checkpoint in ("newest", "best")
+    if not is_name and (not isinstance(checkpoint, int | np.integer) or checkpoint < 0):
+        raise InvalidValueError(
+            f"checkpoint={checkpoint!r} must be 'newest', 'best' or the number of steps of one."
+        )
+    if is_name:
+        return Run(path, None if checkpoint == "newest" else "best")
+    return Run(path, int(checkpoint))
 
 
 def _nearby(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from kiloworlds.training.make_training import make_training
 from kiloworlds.training.placement import configure_devices
 from kiloworlds.training.presets import preset
 from kiloworlds.training.report import Row
-from kiloworlds.training.resume import check_changes, check_repetition
+from kiloworlds.training.resume import Changes, check_changes, check_repetition, in_words
 from kiloworlds.training.run import Run, load
 from kiloworlds.training.run_errors import RunDirectoryError
 from kiloworlds.training.storage.arrivals_file import ArrivalsFile, read_arrivals
-from kiloworlds.training.storage.checkpoint import Checkpoint
+from kiloworlds.training.storage.checkpoint import Checkpoint, NoCheckpointError
 from kiloworlds.training.storage.metrics_file import NOTHING
 from kiloworlds.training.storage.run_directory import (
     create_run_directory,
@@ -88,9 +89,11 @@ def train(
         >>> run = kw.train("ppo", "CartPole-v1", num_seeds=8)  # doctest: +SKIP
         >>> run.evaluate(episodes=100).mean_return  # doctest: +SKIP
     """
-    old = _opened(run_dir) if resume else load(replay_order) if replay_order is not None else None
+    old = _opened(run_dir) if resume else None
+    if old is None and replay_order is not None:
+        old = load(replay_order)
     if old is not None:
-        settings = {**old.config, **overrides}
+        settings = {**(old.config if resume else old.settings_at(0)), **overrides}
         del settings["algorithm"], settings["env_id"]
     else:
         settings = {**(preset(algorithm, env_id) if isinstance(env_id, str) else {}), **overrides}
@@ -128,13 +131,15 @@ def train_config(
     """
     configure_devices(config)
     old = _opened(run_dir) if resume else None
-    different = check_changes(old.config, config.as_dict(), override) if old else []
+    changes = check_changes(old.config, config.as_dict(), override) if old else {}
     playback = None if replay_order is None else _playback(Path(replay_order), config, resume)
     training = make_training(config)
     try:
         path = old.path if old else create_run_directory(config, run_dir)
         facts = old.environment if old else environment_facts(config, training.backend)
         files = RunFiles(path, config, facts, say)
+        if old is None:
+            files.write_settings()
         lifeline = Lifeline.given()
         crashed = lifeline is not None and lifeline.path is not None
         if lifeline is not None:
@@ -143,7 +148,7 @@ def train_config(
         until = None if playback is None else playback.num_updates
         trainer = Trainer(config, training, files, on_metrics, on_progress, lifeline, until)
         on_start(path, config)
-        for words in different:
+        for words in in_words(changes):
             say(words)
         with interrupts() as interrupt:
             try:
@@ -151,7 +156,7 @@ def train_config(
                     checkpoint = None if old is None else _newest(files, lifeline, crashed)
                     if isinstance(training, HostTraining) and training.streamed is not None:
                         training.streamed.order = playback or _recording(files, config, checkpoint)
-                    _begin(trainer, files, checkpoint, different, interrupt.is_set)
+                    _begin(trainer, files, checkpoint, changes, interrupt.is_set)
                     trainer.run(interrupt.is_set)
             finally:  # whatever ends training, what was learnt is kept
                 interrupted = trainer.is_interrupted
@@ -173,7 +178,7 @@ def _playback(path: Path, config: TrainConfig, resume: bool) -> Playback:
             "replay_order repeats a run from its start: resume=True is not for it."
         )
     run = load(path)
-    check_repetition(run.config, config.as_dict())
+    check_repetition(run.settings_at(0), config.as_dict())
     playback = Playback(read_arrivals(path))
     if not playback.num_updates:
         raise RunDirectoryError(f"{str(path)!r} recorded no whole rollout that could be repeated.")
@@ -183,7 +188,13 @@ def _playback(path: Path, config: TrainConfig, resume: bool) -> Playback:
 def _recording(files: RunFiles, config: TrainConfig, checkpoint: Checkpoint | None) -> Recording:
     """Keeps the order in which results of environments arrive."""
     first = 0 if checkpoint is None else checkpoint.step // config.steps_per_update
-    return Recording(ArrivalsFile(files.path, first), files.say)
+    try:
+        return Recording(ArrivalsFile(files.path, first), files.say)
+    except OSError as error:  # RunDirectoryError among them
+        files.say(
+            f"{error} The order of arrivals is not recorded: the run cannot be repeated exactly."
+        )
+        return Recording()
 
 
 def _opened(run_dir: str | os.PathLike | None) -> Run:
@@ -202,6 +213,12 @@ def _newest(files: RunFiles, lifeline: Lifeline | None, crashed: bool) -> Checkp
     if crashed and not steps:
         files.metrics.cut_back(NOTHING)
         return None
+    if not steps:
+        config = shlex.quote(str(files.path / "config.yaml"))
+        raise NoCheckpointError(
+            f"{str(files.path / 'checkpoints')!r} holds no checkpoint: the run ended before its first "
+            f"one. To train from the start with its settings: kiloworlds train --config {config}"
+        )
     return files.store.load_newest(files.say)
 
 
@@ -209,19 +226,21 @@ def _begin(
     trainer: Trainer,
     files: RunFiles,
     checkpoint: Checkpoint | None,
-    different: list[str],
+    changes: Changes,
     stop: Callable[[], bool],
 ) -> None:
     """Compiles, and has the first state."""
     if checkpoint is None:
-        files.write_settings()
         trainer.start(stop)
         return
     is_saved = checkpoint.step in files.store.steps()
     if is_saved and checkpoint.step >= trainer.config.num_updates * trainer.config.steps_per_update:
         raise InvalidValueError(
-            f"the run has all its {checkpoint.step} steps; it goes on with more total_steps."
+            f"the run has all its {checkpoint.step} steps, and total_steps="
+            f"{trainer.config.total_steps} asks for no more; it goes on with total_steps="
+            f"{checkpoint.step + trainer.config.steps_per_update} or more."
         )
     trainer.go_on(checkpoint, stop, is_saved)
     files.renew_settings()  # not before it is known that the run goes on with them
-    files.event("resumed", step=checkpoint.step, changes=different, versions=versions())
+    files.event("resumed", step=checkpoint.step, settings=changes, versions=versions())
+    files.say(f"goes on from step {checkpoint.step:,}.")

@@ -27,13 +27,16 @@ _CALL_SECONDS = 1.0
 _PROGRESS_SECONDS = 10.0
 """Between two signs of life."""
 
+_FIRST_SAVE = 5.0
+"""Seconds to the first checkpoint, at most: nothing that is killed early has nothing to go on from."""
+
 _COPY_SHARE = 0.005
 """At most so much of the time is spent on copying the state for checkpoints, unless settings ask."""
 
 _MEMORY_SECONDS = 0.5
 """Between two snapshots in memory."""
 
-STATE, _REPORT = "state/", "report/"
+STATE, _REPORT, _DIVERGENCE = "state/", "report/", "divergence/"
 """What the names of arrays in a checkpoint begin with."""
 
 
@@ -142,6 +145,7 @@ class Trainer:
         self._state, self.done = restored
         self._report = Report(self.config, facts["seconds"])
         self._report.restore(part(checkpoint.arrays, _REPORT), facts["report"])
+        self._divergence.restore(part(checkpoint.arrays, _DIVERGENCE))
         lost = self.files.metrics.cut_back(facts["metrics"])
         if lost:
             self.files.say(f"the system lost {lost} bytes of metrics before the checkpoint.")
@@ -153,7 +157,8 @@ class Trainer:
         Raises:
             DivergedError: numbers are not finite, and settings say to stop, or no seed can go on.
         """
-        self._next_save = time.perf_counter() + (self.config.checkpoint_seconds or 0.0)
+        first = min(self.config.checkpoint_seconds or 0.0, _FIRST_SAVE)
+        self._next_save = time.perf_counter() + first
         while self.done < self._until and not stop():
             began, compiles = time.perf_counter(), self._per_second is None
             self._state, metrics = self.training.run(self._state, self._count(), stop)
@@ -257,6 +262,7 @@ class Trainer:
             f"{STATE}{name}": array for name, array in self.training.save(self._state).items()
         }
         arrays |= {f"{_REPORT}{name}": array for name, array in report.items()}
+        arrays |= {f"{_DIVERGENCE}{name}": array for name, array in self._divergence.save().items()}
         facts = {
             "score": self._score,
             "seconds": self._report.seconds,

@@ -138,6 +138,8 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
         Raises:
             InvalidValueError: the simulator cannot save its state.
+            StateUnavailableError: it cannot just now, as a worker died, or `get_state` of an
+                environment failed.
             WrongCallError: before the first reset, or while results are pending.
         """
         self._check_state_call("get_state")
@@ -161,23 +163,44 @@ class VectorEnv(gymnasium.vector.VectorEnv):
             WrongCallError: while results are pending.
         """
         self._check_state_call("set_state")
+        if not isinstance(state, Mapping) or not state or not all(map(_has_rows, state.values())):
+            raise InvalidValueError(
+                "set_state() takes what get_state() gave: arrays by name, a row for each environment."
+            )
+        if len({len(array) for array in state.values()}) > 1:
+            lengths = {name: len(array) for name, array in state.items()}
+            raise InvalidValueError(f"set_state() got arrays of different lengths: {lengths}.")
         if "observations" not in {name.partition("/")[0] for name in state}:
             raise InvalidValueError(
                 "set_state() takes what get_state() gave; this holds no observations."
             )
         stored = len(next(iter(state.values())))
-        rows = np.arange(stored) if env_ids is None else np.asarray(env_ids)
-        if rows.shape != (self.num_envs,) or rows.dtype.kind not in "iu":
+        if env_ids is None and stored != self.num_envs:
             raise InvalidValueError(
                 f"set_state() got states of {stored} environments for num_envs={self.num_envs}; "
                 "env_ids says which of them each goes on from."
-                if env_ids is None
-                else f"env_ids={env_ids!r} must name {self.num_envs} environments, one for each."
             )
-        if rows.min() < 0 or rows.max() >= stored:
-            wrong = rows[(rows < 0) | (rows >= stored)][0]
-            raise InvalidValueError(f"env_ids holds {wrong}; the state has 0 to {stored - 1}.")
+        rows = np.arange(stored) if env_ids is None else self._check_origins(env_ids, stored)
         return self._set_state({name: array[rows] for name, array in state.items()})
+
+    def _check_origins(self, env_ids: Any, stored: int) -> np.ndarray:
+        """`env_ids` of `set_state` as numbers `[N]`, or InvalidValueError."""
+        try:
+            rows = np.asarray(env_ids)
+        except ValueError:  # ragged
+            rows = np.array(None)
+        if rows.shape != (self.num_envs,) or rows.dtype.kind not in "iu":
+            raise InvalidValueError(
+                f"env_ids={reprlib.repr(env_ids)} must be {self.num_envs} whole numbers: for each "
+                f"environment, from which of the state's {stored} it goes on."
+            )
+        wrong = rows[(rows < 0) | (rows >= stored)]
+        if wrong.size:
+            raise InvalidValueError(
+                f"env_ids holds {wrong[0]}; the state has environments 0 to {stored - 1}; the nearest "
+                f"valid value is {np.clip(wrong[0], 0, stored - 1)}."
+            )
+        return rows
 
     def _get_state(self) -> dict[str, np.ndarray]:
         """Arrays `[N, ...]` of their own; those of observations are called "observations"."""
@@ -285,3 +308,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         if not mask.any():
             raise InvalidValueError("options['reset_mask'] selects no environment.")
         return mask
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.ndim > 0

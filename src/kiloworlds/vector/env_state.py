@@ -11,8 +11,9 @@ import gymnasium
 import numpy as np
 import safetensors.numpy
 from gymnasium import wrappers
+from safetensors import SafetensorError
 
-from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.errors import InvalidValueError, StateUnavailableError
 from kiloworlds.vector.infos import EpisodeStatistics
 from kiloworlds.vector.streams import streams_from_array, streams_to_array
 
@@ -75,11 +76,13 @@ def save_env(env: gymnasium.Env) -> bytes:
 
     Args:
         env: one that `can_save`.
+
+    Raises:
+        StateUnavailableError: `get_state` of a layer failed, or gave something else than numbers.
     """
     arrays: dict[str, np.ndarray] = {}
     for depth, layer in enumerate(_layers(env)):
-        told = {name: np.asarray(value) for name, value in _save_layer(layer).items()}
-        arrays |= {f"{depth}/{name}": array for name, array in told.items()}
+        arrays |= {f"{depth}/{name}": array for name, array in _arrays_of(layer).items()}
     arrays[_STREAM] = streams_to_array([env.unwrapped._np_random])
     # Copies: a state is of one moment, and files hold no strides.
     return safetensors.numpy.save({name: np.array(array) for name, array in arrays.items()})
@@ -95,6 +98,20 @@ def load_env(env: gymnasium.Env, state: bytes) -> None:
             {name[len(start) :]: array for name, array in arrays.items() if name.startswith(start)},
         )
     env.unwrapped._np_random = streams_from_array(arrays[_STREAM])[0]
+
+
+def _arrays_of(layer: Any) -> dict[str, np.ndarray]:
+    what = f"get_state() of {type(layer).__name__}"
+    try:
+        told = {str(name): np.asarray(value) for name, value in _save_layer(layer).items()}
+    except Exception as error:  # code of the user's
+        raise StateUnavailableError(f"{what} failed: {type(error).__name__}: {error}") from error
+    for name, array in told.items():
+        if array.dtype.kind not in "biuf":
+            raise StateUnavailableError(
+                f"{what} gave {name!r} as {array.dtype}; it must give numbers or arrays of them."
+            )
+    return told
 
 
 def _save_layer(layer: Any) -> Mapping[str, Any]:
@@ -169,22 +186,40 @@ def unpack(
         InvalidValueError: it is of other environments; nothing has changed then.
     """
     leaves = _leaves(observations)
-    for name, array in leaves:
-        shape = state[name].shape if name in state else None
-        if shape != array.shape:
+    wanted = [*leaves, ("returns", episodes.returns), ("lengths", episodes.lengths)]
+    known = {"environments", "sizes", *(name for name, _ in wanted)}
+    if set(state) != known:
+        lacking, more = sorted(known - set(state)), sorted(set(state) - known)
+        what = f"lacks {', '.join(lacking)}" if lacking else f"holds {', '.join(more)} besides"
+        raise InvalidValueError(f"set_state() takes what get_state() gave; this {what}.")
+    for name, array in wanted:
+        found = state[name]
+        if (found.shape, found.dtype) != (array.shape, array.dtype):
             raise InvalidValueError(
-                f"set_state() got {name} of shape {shape}; those of these environments have "
-                f"{array.shape}."
+                f"set_state() got {name} of shape {found.shape} and type {found.dtype}; those of these "
+                f"environments have {array.shape} and {array.dtype}."
             )
+    states = _states(state["environments"], state["sizes"])
     for name, array in leaves:
         array[...] = state[name]
     episodes.begin(np.arange(len(episodes.returns)))
     episodes.returns[:] = state["returns"]
     episodes.lengths[:] = state["lengths"]
-    return [
-        row[:size].tobytes()
-        for row, size in zip(state["environments"], state["sizes"], strict=True)
-    ]
+    return states
+
+
+def _states(padded: np.ndarray, sizes: np.ndarray) -> list[bytes]:
+    """The states of all environments, each of which is one."""
+    states = []
+    for row in range(len(sizes)):
+        try:
+            states.append(padded[row, : sizes[row]].tobytes())
+            safetensors.numpy.load(states[-1])
+        except (IndexError, TypeError, ValueError, SafetensorError) as error:
+            raise InvalidValueError(
+                f"set_state() got no state of environment {row} in row {row}: {error}"
+            ) from error
+    return states
 
 
 def _leaves(tree: Any, name: str = "observations") -> list[tuple[str, np.ndarray]]:

@@ -305,17 +305,22 @@ class FusedLoop:
         """
         now = self.save(state)
         arrays = self.save(self.init()) if arrays is None else arrays
+        if (stored := arrays[_KEYS].shape[1]) != self.config.num_envs:
+            arrays = self._with_other_environments(arrays, stored)
         for name, array in now.items():
             if name != _UPDATES:
                 array[seeds] = arrays[name][seeds]
         state = from_arrays(self._traced_init.out_info, now, "the checkpoint")
-        key = jnp.stack(
-            [
-                jax.random.fold_in(key, number) if seed in seeds else key
-                for seed, key in enumerate(state.key)
-            ]
+        others = jax.vmap(jax.random.fold_in, (0, None))(state.key, number)
+        theirs = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None))(
+            state.environments.keys, number
         )
-        return self._on_devices(state._replace(key=key))
+        is_back = jnp.isin(jnp.arange(self.config.num_seeds), jnp.array(seeds))
+        environments = state.environments._replace(
+            keys=jnp.where(is_back[:, None], theirs, state.environments.keys)
+        )
+        key = jnp.where(is_back, others, state.key)
+        return self._on_devices(state._replace(key=key, environments=environments))
 
     def _with_other_environments(self, arrays: Arrays, stored: int) -> Arrays:
         """Arrays for `num_envs` environments out of those for `stored`."""

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from kiloworlds.algorithms.ppo import PPO, PPOState
-from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.errors import InvalidValueError, StateUnavailableError
 from kiloworlds.core.random import fast_key
 from kiloworlds.core.spaces import from_gymnasium
 from kiloworlds.training.config import TrainConfig
@@ -24,15 +24,18 @@ from kiloworlds.training.loops.collect import Acting, SteppedCollector, Streamed
 from kiloworlds.training.loops.fused_loop import UpdateMetrics
 from kiloworlds.training.loops.host_state import (
     ENVIRONMENTS,
+    KEY,
     LEARNER,
     NUM_ENVS,
     UPDATES,
     restart,
+    restored_key,
     restored_learner,
 )
 from kiloworlds.training.loops.stopwatch import Stopwatch
 from kiloworlds.training.storage.arrays import Arrays, part, to_arrays
 from kiloworlds.vector.base import VectorEnv
+from kiloworlds.vector.faults import Sparingly, logger
 from kiloworlds.vector.process.pool import PoolExecutor
 
 _RETURNS = "return_so_far"
@@ -83,6 +86,7 @@ class HostTraining:
             lambda key, rollout: jax.random.split(_keys(key, rollout)[0], config.settings.num_steps)
         )
         self._stopwatch = Stopwatch()
+        self._tells_unsaved = Sparingly()
         # Where there is another device, acting does not wait for learning.
         self._acting_device = jax.devices()[-1] if config.max_staleness else jax.devices()[0]
         streams = isinstance(envs, PoolExecutor) and envs.batch_size < envs.num_envs
@@ -117,7 +121,9 @@ class HostTraining:
         """The state with what was learnt as `save` gave it (None: nothing), and other random numbers
         from here on."""
         self._key = jax.random.fold_in(self._key, number)
+        self._key_of_acting = jax.device_put(self._key, self._acting_device)
         learner = restored_learner(self.algorithm.init, self._key, arrays)
+        self._publish(state.updates, learner)
         return state._replace(learner=learner, return_so_far=jnp.zeros(self.config.num_envs))
 
     def save(self, state: HostState) -> Arrays:
@@ -127,9 +133,14 @@ class HostTraining:
             LEARNER: self.learner(state),
             UPDATES: np.array([state.updates]),
             NUM_ENVS: np.array([self.config.num_envs]),
+            KEY: self._key,
         }
         if self.saves_environments:
-            saved |= {ENVIRONMENTS: self.envs.get_state(), _RETURNS: state.return_so_far}
+            try:
+                saved |= {ENVIRONMENTS: self.envs.get_state(), _RETURNS: state.return_so_far}
+            except StateUnavailableError as error:
+                if self._tells_unsaved():
+                    logger.warning("a checkpoint without the environments' states: %s", error)
         return to_arrays(saved)
 
     @property
@@ -147,6 +158,7 @@ class HostTraining:
             InvalidValueError: it is of other settings.
         """
         learner_key, self._key = jax.random.split(self._key)
+        self._key = restored_key(self._key, arrays)
         learner = restored_learner(self.algorithm.init, learner_key, arrays)
         environments = part(arrays, f"{ENVIRONMENTS}/")
         same = int(arrays[NUM_ENVS][0]) == self.config.num_envs

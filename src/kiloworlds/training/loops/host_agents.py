@@ -20,10 +20,12 @@ from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.loops import guard
 from kiloworlds.training.loops.fused_loop import Episodes, UpdateMetrics
 from kiloworlds.training.loops.host_state import (
+    KEY,
     LEARNER,
     NUM_ENVS,
     UPDATES,
     restart,
+    restored_key,
     restored_learner,
 )
 from kiloworlds.training.loops.stopwatch import Stopwatch
@@ -129,12 +131,14 @@ class HostAgentsTraining:
                 _CARRIED: state.carried,
                 UPDATES: np.array([state.updates]),
                 NUM_ENVS: np.array([self.config.num_envs]),
+                KEY: self._key,
             }
         )
 
     def restore(self, arrays: Arrays, say: Callable[[str], None]) -> tuple[HostAgentsState, int]:
         """The state that `save` gave, and how many updates it had; see `HostTraining.restore`."""
         learner_key, self._key = jax.random.split(self._key)
+        self._key = restored_key(self._key, arrays)
         learner = restored_learner(self.algorithm.init, learner_key, arrays)
         updates, seed = restart(self.config, arrays, say)
         self._begin(seed)

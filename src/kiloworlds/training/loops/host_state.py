@@ -10,6 +10,7 @@ from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.storage.arrays import Arrays, from_arrays
 
 LEARNER, UPDATES, NUM_ENVS, ENVIRONMENTS = "learner", "updates", "num_envs", "environments"
+KEY = "key"
 
 
 def restored_learner(init: Callable[[Any], Any], key: jax.Array, arrays: Arrays | None) -> Any:
@@ -27,6 +28,11 @@ def restored_learner(init: Callable[[Any], Any], key: jax.Array, arrays: Arrays 
     like = jax.eval_shape(lambda key: jax.tree.map(lambda leaf: leaf[None], init(key)), key)
     stored = from_arrays({LEARNER: like}, arrays, "the checkpoint")[LEARNER]
     return jax.tree.map(lambda leaf: jax.numpy.asarray(leaf[0]), stored)
+
+
+def restored_key(like: jax.Array, arrays: Arrays) -> jax.Array:
+    """The key of the loop as it was saved: ways back have changed it."""
+    return from_arrays({KEY: like}, arrays, "the checkpoint")[KEY]
 
 
 def restart(config: TrainConfig, arrays: Arrays, say: Callable[[str], None]) -> tuple[int, int]:

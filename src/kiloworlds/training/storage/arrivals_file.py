@@ -4,6 +4,7 @@ A block for each rollout: a header, then what happened until its last result was
 in the middle of a block holds all rollouts before it.
 """
 
+import errno
 import os
 import struct
 import zlib
@@ -68,6 +69,8 @@ class ArrivalsFile:
         numbers = block.update, block.starts, block.digest, len(data), zlib.crc32(data)
         own = zlib.crc32(struct.pack("<5I", *numbers))
         whole = _HEADER.pack(*numbers, own) + data
+        if not os.fstat(self._file.fileno()).st_nlink:
+            raise OSError(errno.ENOENT, "somebody deleted it")
         if self._file.write(whole) != len(whole):
             raise OSError("a part could not be written")
 
@@ -85,8 +88,8 @@ def read_arrivals(path: Path) -> list[Block]:
     file = path / NAME
     if not file.exists():
         raise RunDirectoryError(
-            f"{str(path)!r} recorded no order of arrivals: without batch_size nothing about a run "
-            "depends on how fast environments are, and training with its config.yaml repeats it."
+            f"{str(path)!r} holds no {NAME}: only runs with batch_size record the order of arrivals; "
+            "training others again with their config.yaml repeats them."
         )
     with reading(file):
         return [block for block, _ in _blocks(file)]
@@ -96,7 +99,9 @@ def _blocks(file: Path) -> Iterator[tuple[Block, int]]:
     """The whole blocks and where each ends."""
     with file.open("rb") as content:
         if content.read(len(_MAGIC)) != _MAGIC:
-            raise RunDirectoryError(f"{str(file)!r} holds no order of arrivals.")
+            raise RunDirectoryError(
+                f"{str(file)!r} holds no order of arrivals, or one of a newer format."
+            )
         size = os.fstat(content.fileno()).st_size
         while len(header := content.read(_HEADER.size)) == _HEADER.size:
             update, starts, digest, length, checksum, own = _HEADER.unpack(header)

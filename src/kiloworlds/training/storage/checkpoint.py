@@ -13,6 +13,7 @@ training for 12 to 65 ms; this takes 1 ms, beside training.)
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ FORMAT_VERSION = 1
 
 _STATE, _MANIFEST, _SUMS = "state.safetensors", "manifest.json", "SHA256SUMS"
 _FILES = {_STATE, _MANIFEST, _SUMS}
+_FORMAT = "kiloworlds checkpoint"
 _UNFINISHED = "tmp-"
 _BLOCK = 1 << 20
 
@@ -81,7 +83,7 @@ class CheckpointStore:
         return sorted(
             int(entry.name)
             for entry in self.folder.glob("*")
-            if re.fullmatch("[0-9]+", entry.name) and entry.is_dir() and any(entry.iterdir())
+            if re.fullmatch("0|[1-9][0-9]*", entry.name) and entry.is_dir() and any(entry.iterdir())
         )
 
     def path(self, step: int) -> Path:
@@ -102,7 +104,7 @@ class CheckpointStore:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         try:
-            manifest = {"format": "kiloworlds checkpoint", "version": FORMAT_VERSION, "step": step}
+            manifest = {"format": _FORMAT, "version": FORMAT_VERSION, "step": step}
             _save_arrays(arrays, unfinished / _STATE)
             (unfinished / _MANIFEST).write_text(json.dumps(manifest | facts) + "\n")
             (unfinished / _SUMS).write_text(_sums(unfinished))
@@ -149,6 +151,12 @@ class CheckpointStore:
                     f"kiloworlds reads up to {FORMAT_VERSION}: it was written by a newer one, see its "
                     f"{_MANIFEST}."
                 )
+            told = facts["format"], facts["step"]
+            if told != (_FORMAT, step):
+                raise InvalidValueError(
+                    f"its {_MANIFEST} tells of {told[0]!r} of step {told[1]}, not of {_FORMAT!r} of "
+                    f"step {step}."
+                )
             with safetensors.safe_open(path / _STATE, framework="numpy") as file:
                 names = [name for name in file.keys() if name.startswith(only)]  # noqa: SIM118
                 arrays = {name: file.get_tensor(name) for name in names}
@@ -183,9 +191,14 @@ class CheckpointStore:
         return max(known, key=lambda step: (known[step], step)) if known else None
 
     def _score(self, step: int) -> float | None:
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # damaged: it has none
-            return json.loads((self.path(step) / _MANIFEST).read_text()).get("score")
-        return None
+        file = self.path(step) / _MANIFEST
+        try:
+            score = json.loads(file.read_text())["score"] if file.is_file() else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # damaged: it has none
+            return None
+        if not isinstance(score, int | float) or isinstance(score, bool):
+            return None
+        return score if math.isfinite(score) else None
 
     def prune(self, keep: Retention) -> None:
         """Deletes checkpoints that need not stay; the newest always does."""

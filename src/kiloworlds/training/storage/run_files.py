@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.run_errors import reading
 from kiloworlds.training.storage.checkpoint import Checkpoint, CheckpointStore, Retention
@@ -188,7 +189,8 @@ def append_event(path: Path, what: str, **facts: Any) -> None:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """What happened to the training of a run; none where nothing did.
+    """What happened to the training of a run; none where nothing did. A last line that was cut off is
+    left out.
 
     Raises:
         RunDirectoryError: the file is damaged.
@@ -197,7 +199,12 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     with reading(file):
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        *lines, _ = file.read_text(encoding="utf-8").split("\n")
+        events = [json.loads(line) for line in lines if line.strip()]
+        for event in events:
+            if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+                raise InvalidValueError(f"{event!r} is no event.")
+        return events
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """What to do about updates whose numbers are not finite."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ _PATIENCE = 10
 
 _WAYS_BACK = 3
 """How often a seed goes back before it is given up."""
+
+
+_COUNTED = ("streak", "ways_back", "given_up")
 
 
 class DivergedError(KiloworldsError, ArithmeticError):
@@ -98,6 +101,15 @@ class Divergence:
                 f"are not finite{times}. {_ADVICE}"
             )
         return allowed
+
+    def save(self) -> dict[str, np.ndarray]:
+        """What has been counted so far, as arrays by name."""
+        return {name: getattr(self, f"_{name}").copy() for name in _COUNTED}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes what `save` gave."""
+        for name in _COUNTED:
+            getattr(self, f"_{name}")[:] = arrays[name]
 
     @property
     def number(self) -> int:

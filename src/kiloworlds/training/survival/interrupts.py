@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 _LISTEN_SECONDS = 0.1
+_left_alone: list[threading.Thread] = []
 
 
 class InterruptedEarlyError(Exception):
@@ -33,17 +34,25 @@ def run_or_leave(function: Callable[[], Result], stop: Callable[[], bool]) -> Re
         except BaseException as error:  # raised where it is waited for
             outcome.put((False, error))
 
-    threading.Thread(target=work, name="compiler", daemon=True).start()
+    # No daemon: Python ends those in the middle of the compiler, which then aborts the process.
+    thread = threading.Thread(target=work, name="compiler")
+    thread.start()
     while True:
         try:
             is_result, value = outcome.get(timeout=_LISTEN_SECONDS)
         except queue.Empty:
             if stop():
+                _left_alone.append(thread)
                 raise InterruptedEarlyError from None
             continue
         if is_result:
             return value
         raise value
+
+
+def is_compiling() -> bool:
+    """Whether a thread that was left alone still works, for which Python would wait at its end."""
+    return any(thread.is_alive() for thread in _left_alone)
 
 
 class Interrupt(threading.Event):

@@ -136,7 +136,7 @@ class Supervisor:
             return False
         wait = 0.0 if progressed else min(2.0 ** (self._without_progress - 1), _LONGEST_WAIT)
         when = "before its first update" if beat is None else f"after update {reached}"
-        self._say(f"the trainer {why} {when}; it starts again in {wait:g} s.")
+        self._say(f"the trainer {why} {when}; it starts again{f' in {wait:g} s' if wait else ''}.")
         until = now + wait
         while time.monotonic() < until and self._signal is None:
             time.sleep(_LOOK_SECONDS)

@@ -53,6 +53,11 @@ class Ledger:
         """Environments in flight or with an answer to collect."""
         return self.num_in_flight + len(self.arrived)
 
+    @property
+    def without_episode(self) -> np.ndarray:
+        """Boolean `[N]`: no episode runs, or one was lost of which the caller does not know yet."""
+        return self.lost | self._stale | self.quarantined
+
     def depart_all(self) -> None:
         """All environments are sent off to step, none of them disturbed."""
         self.in_flight[:] = True

@@ -19,7 +19,7 @@ from gymnasium.vector.utils import iterate
 
 from kiloworlds.core.checks import require_choice, require_count, require_flag
 from kiloworlds.core.devices import available_cores
-from kiloworlds.core.errors import InvalidValueError, WrongCallError
+from kiloworlds.core.errors import InvalidValueError, StateUnavailableError, WrongCallError
 from kiloworlds.vector.base import (
     VectorEnv,
     choose_batch_size,
@@ -29,7 +29,12 @@ from kiloworlds.vector.base import (
     parse_autoreset_mode,
 )
 from kiloworlds.vector.env_state import pack, unpack
-from kiloworlds.vector.faults import EnvironmentFailedError, RestartBudget, Sparingly, logger
+from kiloworlds.vector.faults import (
+    EnvironmentFailedError,
+    RestartBudget,
+    Sparingly,
+    logger,
+)
 from kiloworlds.vector.process import protocol
 from kiloworlds.vector.process.child import ProcessWorker
 from kiloworlds.vector.process.handle import WorkerHandle
@@ -408,9 +413,18 @@ class PoolExecutor(VectorEnv):
         )
 
     def _get_state(self) -> dict[str, np.ndarray]:
-        states = self._supervisor.ask(
-            self._all, lambda indices, _: protocol.GetState(indices), "get_state"
-        )
+        lost = np.flatnonzero(self._supervisor.ledger.without_episode)
+        if lost.size:
+            raise StateUnavailableError(
+                f"environment {lost[0]} was lost, which the next step tells: states can be saved after "
+                "it, unless it is quarantined."
+            )
+        try:
+            states = self._supervisor.ask(
+                self._all, lambda indices, _: protocol.GetState(indices), "get_state"
+            )
+        except (EnvironmentFailedError, WrongCallError) as error:  # it raised, or its worker died
+            raise StateUnavailableError(str(error)) from error
         return pack(states, self._results.observations(copy=False), self._results.episodes)
 
     def _set_state(self, state: Mapping[str, np.ndarray]) -> Any:
