@@ -179,6 +179,7 @@ def test_what_cannot_be_made_again_says_why(tmp_path):
         run.replay(3)
 
 
+@pytest.mark.slow
 def test_a_step_from_before_settings_changed_is_made_with_those_of_then(tmp_path):
     path = tmp_path / "run"
     settings = SMALL | {"total_steps": 4 * UPDATE, "anneal_learning_rate": True}

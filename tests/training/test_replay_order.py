@@ -71,6 +71,7 @@ def test_another_order_gives_another_run(recorded, tmp_path):
     assert (parameters[0] != parameters[1]).any()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_resumed_is_repeated_until_then(recorded, tmp_path):
     path = tmp_path / "resumed"
 

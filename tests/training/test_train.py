@@ -178,7 +178,8 @@ def test_seeds_may_be_spread_over_devices():
     np.testing.assert_allclose(one, two, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("num_seeds", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_seeds", [1, 3])
 def test_the_two_networks_may_learn_on_a_device_each(num_seeds):
     one, one_metrics = _final_parameters(num_seeds=num_seeds, devices=1, **LARGE)
     two, two_metrics = _final_parameters(num_seeds=num_seeds, **LARGE)
@@ -341,6 +342,7 @@ def test_numpy_values_are_settings_too(tmp_path):
     assert kw.load(run.path).evaluate(episodes=3, env_kwargs={"length": 0.7}).episodes == 3
 
 
+@pytest.mark.slow
 def test_the_same_training_reports_the_same_rows(tmp_path):
     metrics = [
         kw.train(

@@ -122,7 +122,7 @@ LIVES = {"life_loss": True, "max_pool": False, "gray_scale": False, "clip_reward
     ("backend", "preprocessing"),
     [
         ("sync", "atari"),
-        ("process", LIVES),
+        pytest.param("process", LIVES, marks=pytest.mark.slow),
         pytest.param("process", "atari", marks=pytest.mark.slow),
         pytest.param("thread", LIVES, marks=pytest.mark.slow),
     ],
