@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from poisoned_envs import Poisoned
 
 import kiloworlds as kw
 from kiloworlds.core import registry
@@ -19,34 +20,6 @@ from kiloworlds.training.survival.divergence import DivergedError, Divergence
 PPO = {"num_envs": 4, "num_steps": 16, "num_minibatches": 4, "hidden_sizes": (8,)}
 VDN = {"num_envs": 4, "num_steps": 8, "hidden_sizes": (8,), "replay_size": 16}
 UPDATES = 8
-
-
-class Poisoned(kw.Environment):
-    """Counts steps. Where `poison` is 1, `field` is NaN at a step of the episode."""
-
-    poison: float | jax.Array = 0.0
-    at: float = 20.0
-    in_reward: bool = False
-
-    cheap_reset: ClassVar[bool] = True
-
-    @property
-    def observation_space(self):
-        return Box(0.0, 100.0, (1,))
-
-    @property
-    def action_space(self):
-        return Discrete(2)
-
-    def reset(self, key):
-        return jnp.float32(0), jnp.zeros(1)
-
-    def step(self, key, state, action):
-        state = state + 1
-        nan = jnp.where((self.poison == 1) & (state == self.at), jnp.nan, 1.0)
-        seen = state[None] / 100 * (1.0 if self.in_reward else nan)
-        reward = nan if self.in_reward else jnp.float32(1)
-        return state, kw.Step(seen, reward, jnp.bool_(False), state == 60, {})
 
 
 class PoisonedTeam(kw.MultiAgentEnvironment):

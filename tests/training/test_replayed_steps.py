@@ -4,43 +4,18 @@ import json
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from poisoned_envs import Poisoned
 
 import kiloworlds as kw
 from kiloworlds.cli.main import main
 from kiloworlds.core import registry
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.training.run_errors import RunDirectoryError
 
 SMALL = {"num_envs": 4, "num_steps": 16, "num_minibatches": 4, "hidden_sizes": (8,)}
 UPDATE = 64
-
-
-class Poisoned(kw.Environment):
-    """Counts; where `poison` is 1, what is seen after 20 steps is NaN."""
-
-    poison: float = 0.0
-
-    @property
-    def observation_space(self):
-        return Box(0.0, 100.0, (1,))
-
-    @property
-    def action_space(self):
-        return Discrete(2)
-
-    def reset(self, key):
-        return jnp.float32(0), jnp.zeros(1)
-
-    def step(self, key, state, action):
-        state = state + 1
-        nan = jnp.where((self.poison == 1) & (state == 20), jnp.nan, 1.0)
-        return state, kw.Step(
-            state[None] / 100 * nan, jnp.float32(1), jnp.bool_(False), state == 60, {}
-        )
 
 
 @pytest.fixture(autouse=True)
@@ -206,3 +181,20 @@ def test_a_step_from_before_settings_changed_is_made_with_those_of_then(tmp_path
         np.testing.assert_array_equal(mine, theirs)
     with pytest.raises(RunDirectoryError, match="settings changed at step 256, and no checkpoint"):
         run.replay(5 * UPDATE)
+
+
+def test_several_agents_outside_xla_are_refused_in_a_sentence(tmp_path):
+    pytest.importorskip("mpe2")
+    run = kw.train(
+        "ippo",
+        "pettingzoo:mpe2.simple_spread_v3",
+        run_dir=tmp_path / "run",
+        num_envs=2,
+        num_steps=8,
+        num_minibatches=1,
+        total_steps=32,
+        hidden_sizes=(8,),
+        backend="sync",
+    )
+    with pytest.raises(InvalidValueError, match="nor for several agents outside XLA"):
+        run.replay(3)

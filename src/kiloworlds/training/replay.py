@@ -14,6 +14,7 @@ from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.loops.fused_loop import CHUNK, FusedLoop
 from kiloworlds.training.loops.host import HostTraining
+from kiloworlds.training.loops.host_state import ENVIRONMENTS
 from kiloworlds.training.make_training import make_training
 from kiloworlds.training.placement import configure_devices
 from kiloworlds.training.resume import SEEN_BY_NOBODY
@@ -24,6 +25,8 @@ from kiloworlds.training.storage.checkpoint import Checkpoint, DamagedCheckpoint
 from kiloworlds.training.storage.run_files import read_events, say_on_stderr
 from kiloworlds.training.trainer import STATE
 from kiloworlds.vector.base import VectorEnv
+
+_ENVIRONMENTS = f"{STATE}{ENVIRONMENTS}/"
 
 
 class Place(NamedTuple):
@@ -140,14 +143,15 @@ def replay(
         )
     place = Place.of(step, config)
     configure_devices(config)
-    training = make_training(config)
+    made = make_training(config)
     try:
+        training = _that_stands_still(made)
         state = _state_at(training, run, config, place.update, say)
         if isinstance(training, FusedLoop):
             return _compiled(training, state, seed, place)
         return _outside(training, state, place)
-    except BaseException:
-        training.close()
+    except BaseException:  # Ctrl-C too: workers must not outlive it
+        made.close()
         raise
 
 
@@ -185,7 +189,9 @@ def _state_at(
     return state
 
 
-def _base(training: Any, run: Run, config: TrainConfig, update: int) -> Checkpoint | None:
+def _base(
+    training: FusedLoop | HostTraining, run: Run, config: TrainConfig, update: int
+) -> Checkpoint | None:
     """The checkpoint to begin from; None where that is the run's beginning.
 
     Raises:
@@ -208,9 +214,11 @@ def _base(training: Any, run: Run, config: TrainConfig, update: int) -> Checkpoi
             continue
         try:
             base = store.load(step)
-            break
         except DamagedCheckpointError:
             continue
+        # One of a moment when states could not be saved begins new episodes.
+        if isinstance(training, FusedLoop) or step == begun or part(base.arrays, _ENVIRONMENTS):
+            break
     else:
         base = None
     reached = base.step if base else 0
@@ -242,12 +250,23 @@ def _compiled(training: FusedLoop, state: Any, seed: int, place: Place) -> Momen
     )
 
 
-def _outside(training: Any, state: Any, place: Place) -> Moment:
-    if not isinstance(training, HostTraining) or not training.takes_turns:
-        raise InvalidValueError(
-            "a single step can be made again where one agent acts and environments wait for each other; "
-            "not with max_staleness or batch_size, nor for several agents outside XLA."
-        )
+def _that_stands_still(training: Any) -> FusedLoop | HostTraining:
+    """The training, if its environments stand still at a step.
+
+    Raises:
+        InvalidValueError: they do not.
+    """
+    if isinstance(training, FusedLoop):
+        return training
+    if isinstance(training, HostTraining) and training.takes_turns:
+        return training
+    raise InvalidValueError(
+        "a single step can be made again where one agent acts and environments wait for each other; "
+        "not with max_staleness or batch_size, nor for several agents outside XLA."
+    )
+
+
+def _outside(training: HostTraining, state: Any, place: Place) -> Moment:
     observations, actions = training.at_step(state, place.step)
     row = place.environment
     return Moment(

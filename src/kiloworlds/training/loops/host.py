@@ -31,6 +31,7 @@ from kiloworlds.training.loops.host_state import (
     restart,
     restored_key,
     restored_learner,
+    run_updates,
 )
 from kiloworlds.training.loops.stopwatch import Stopwatch
 from kiloworlds.training.storage.arrays import Arrays, part, to_arrays
@@ -173,13 +174,7 @@ class HostTraining:
         self, state: HostState, count: int, stop: Callable[[], bool] = lambda: False
     ) -> tuple[HostState, UpdateMetrics]:
         """Runs `count` updates, or fewer where `stop()` after one; see `FusedTraining.run`."""
-        rows = []
-        for _ in range(count):
-            state, row = self._one_update(state)
-            rows.append(row)
-            if stop():
-                break
-        return state, jax.tree.map(lambda *leaves: np.stack(leaves)[None], *rows)
+        return run_updates(self._one_update, state, count, stop)
 
     def _publish(self, version: int, learner: PPOState) -> None:
         policy = self.algorithm.policy(learner)

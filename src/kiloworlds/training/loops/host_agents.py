@@ -27,6 +27,7 @@ from kiloworlds.training.loops.host_state import (
     restart,
     restored_key,
     restored_learner,
+    run_updates,
 )
 from kiloworlds.training.loops.stopwatch import Stopwatch
 from kiloworlds.training.storage.arrays import Arrays, from_arrays, to_arrays
@@ -149,13 +150,7 @@ class HostAgentsTraining:
         self, state: HostAgentsState, count: int, stop: Callable[[], bool] = lambda: False
     ) -> tuple[HostAgentsState, UpdateMetrics]:
         """Runs `count` updates, or fewer where `stop()` after one; see `FusedLoop.run`."""
-        rows = []
-        for _ in range(count):
-            state, row = self._one_update(state)
-            rows.append(row)
-            if stop():
-                break
-        return state, jax.tree.map(lambda *leaves: np.stack(leaves)[None], *rows)
+        return run_updates(self._one_update, state, count, stop)
 
     def _one_update(self, state: HostAgentsState) -> tuple[HostAgentsState, UpdateMetrics]:
         progress = np.float32(state.updates / self.config.num_updates)

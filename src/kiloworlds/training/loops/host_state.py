@@ -1,4 +1,4 @@
-"""What the loops on the host save, and how they go on from it."""
+"""What the loops on the host share: many updates in one call, what they save and go on from."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,19 @@ from kiloworlds.training.storage.arrays import Arrays, from_arrays
 
 LEARNER, UPDATES, NUM_ENVS, ENVIRONMENTS = "learner", "updates", "num_envs", "environments"
 KEY = "key"
+
+
+def run_updates(
+    one_update: Callable[[Any], tuple[Any, Any]], state: Any, count: int, stop: Callable[[], bool]
+) -> tuple[Any, Any]:
+    """`count` updates, or fewer where `stop()` after one: the state, and metrics `[1, U]`."""
+    rows = []
+    for _ in range(count):
+        state, row = one_update(state)
+        rows.append(row)
+        if stop():
+            break
+    return state, jax.tree.map(lambda *leaves: np.stack(leaves)[None], *rows)
 
 
 def restored_learner(init: Callable[[Any], Any], key: jax.Array, arrays: Arrays | None) -> Any:
