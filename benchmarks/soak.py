@@ -1,6 +1,6 @@
 """A training that is hurt at random for twenty minutes: does it end, right, and is nothing left?
 
-    python benchmarks/soak.py [--minutes 20] [--seed 0]
+    python benchmarks/soak.py [--minutes 20] [--seed 0] [--faults "worker killed" NaN ...]
 
 `kiloworlds train --supervise` trains PPO on LunarLander in worker processes; its run directory is on
 a disk of its own (a small tmpfs, which needs `unshare`). Meanwhile, at seeded random times: workers
@@ -186,8 +186,10 @@ class Record:
         return told
 
 
-def soak(minutes: float, seed: int, steps: int | None, disk: Path) -> dict[str, Any]:
-    """Trains and hurts; returns what was found."""
+def soak(
+    minutes: float, seed: int, steps: int | None, disk: Path, kinds: list[str]
+) -> dict[str, Any]:
+    """Trains and hurts in these ways; returns what was found."""
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     if steps is None:
         steps = calibrated(folder, disk, minutes)
@@ -205,7 +207,7 @@ def soak(minutes: float, seed: int, steps: int | None, disk: Path) -> dict[str, 
             record.look(processes)
             looked = now
         if now > next_fault:
-            kind = draw.choices(list(FAULTS), list(FAULTS.values()))[0]
+            kind = draw.choices(kinds, [FAULTS[kind] for kind in kinds])[0]
             if hurt(kind, processes, folder, disk, draw):
                 done[kind] += 1
                 log(f"  {now - began:6.0f} s: {kind}")
@@ -293,6 +295,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="about how long")
     parser.add_argument("--seed", type=int, default=0, help="of the faults")
     parser.add_argument("--steps", type=int, help="of the training, in place of minutes")
+    faults_help = "which happen (default: all); without the trainer's it lives all the time"
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=[*FAULTS], help=faults_help)
     disk_help = "a small disk, which is filled now and then (default: a tmpfs of 8 MB)"
     parser.add_argument("--disk", type=Path, help=disk_help)
     options = parser.parse_args()
@@ -302,10 +306,11 @@ def main() -> None:
         again = [sys.executable, __file__, *sys.argv[1:], "--disk", disk]
         sys.exit(subprocess.call(["unshare", "-Urm", "sh", "-c", mount, "sh", *again]))
     minutes = 2.0 if options.quick else options.minutes
-    found = soak(minutes, options.seed, options.steps, options.disk)
+    found = soak(minutes, options.seed, options.steps, options.disk, options.faults)
     for name, value in found.items():
         log(f"{name}: {value}")
-    cell = {"question": "soak", "seed": options.seed, "records": found}
+    asked = {"question": "soak", "seed": options.seed, "kinds": options.faults}
+    cell = asked | {"records": found}
     write_results("soak", {"rounds": 1, "cells": [cell]}, options.quick, options.update)
 
 

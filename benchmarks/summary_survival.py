@@ -49,9 +49,16 @@ def _cost(cell: dict[str, Any]) -> list[list[str]]:
     if told["saves"]:
         stops = (
             f"; stops {told['stop_median_ms']:.1f} ms, at most {told['stop_most_ms']:.1f}, "
-            f"{told['saves']} saves"
+            f"{told['saves']} saves, one every {1e3 * told['seconds_between_saves']:.0f} ms"
         )
     return [["speed with checkpoints", cell["case"], _speed(told) + stops]]
+
+
+def _large(cell: dict[str, Any]) -> list[list[str]]:
+    told = cell["records"]
+    stops = ", ".join(f"{stop:,.0f}" for stop in told["stops_ms"])
+    words = f"{_speed(told)}; stops {stops} ms"
+    return [["speed with checkpoints", "every 10th update, 50 M parameters", words]]
 
 
 def _guard(cell: dict[str, Any]) -> list[list[str]]:
@@ -76,6 +83,7 @@ _ROWS = {
     "kill": _kill,
     "damage": _damage,
     "cost": _cost,
+    "large": _large,
     "resume": _resume,
     "signals": _signals,
     "guard": _guard,

@@ -1,14 +1,15 @@
 """Whether trainings survive, and what that costs.
 
-    python benchmarks/survival.py [--questions kill damage cost resume signals guard]
+    python benchmarks/survival.py [--questions kill damage cost large resume signals guard]
 
 `kill`: trainings killed (kill -9) at random moments, resumed, and compared bit by bit with one that was
 never stopped. `damage`: checkpoints with a flipped bit or cut off. `cost`: throughput with and
-without checkpoints. `resume`: how long it takes until a training that was killed goes on. `signals`: how
+without checkpoints. `large`: the same of a policy of 50 M parameters. `resume`: how long it takes until a training that was killed goes on. `signals`: how
 long training takes to end after Ctrl-C and SIGTERM. `guard`: throughput with and without looking for
 numbers that are not finite.
 """
 
+import itertools
 import json
 import os
 import random
@@ -192,18 +193,10 @@ for line in sys.stdin:
     del rows[:], stops[:]
     kw.train(algorithm, env, run_dir=path, on_metrics=listen, **json.loads(settings))
     (first, began), (last, ended) = rows[len(rows) // 10], rows[-1]
-    print(json.dumps({"rate": (last - first) / (ended - began), "stops": stops}), flush=True)
+    rate = (last - first) / (ended - began)
+    times = [when for _, when in rows]
+    print(json.dumps({"rate": rate, "stops": stops, "times": times}), flush=True)
 """
-
-LARGE = {
-    "total_steps": 20 * 1024,
-    "num_envs": 32,
-    "num_steps": 32,
-    "num_epochs": 1,
-    "num_minibatches": 4,
-    "hidden_sizes": [5000, 5000],
-}
-"""Two networks of 25 M parameters each."""
 
 COSTS = [
     ("default interval", "ppo", "CartPole-v1", {"total_steps": 25_000_000}, {}),
@@ -212,13 +205,6 @@ COSTS = [
         "ppo",
         "CartPole-v1",
         {"total_steps": 1_000_000},
-        {"checkpoint_updates": 10},
-    ),
-    (
-        "every 10th update, 50 M parameters",
-        "ppo",
-        "CartPole-v1",
-        LARGE,
         {"checkpoint_updates": 10},
     ),
 ]
@@ -231,16 +217,20 @@ def cost(folder: Path, rounds: int, wanted: list[str]) -> list[dict[str, Any]]:
         if name not in wanted:
             continue
         none = {"checkpoint_seconds": None}
+        with_path, without_path = str(folder / "with"), str(folder / "without")
         with (
-            _worker(algorithm, env, folder / "with", settings | checkpoints) as saving,
-            _worker(algorithm, env, folder / "without", settings | none) as plain,
+            _worker(COST, algorithm, env, with_path, json.dumps(settings | checkpoints)) as saving,
+            _worker(COST, algorithm, env, without_path, json.dumps(settings | none)) as plain,
         ):
             pairs = []
             for number in range(rounds + 1):
                 order = (saving, plain) if number % 2 else (plain, saving)
                 told = {id(worker): _ask(worker) for worker in order}
+                pair = told[id(saving)], told[id(plain)]
+                rates = " and ".join(f"{one['rate']:.0f}" for one in pair)
+                log(f"    {name}: {rates} steps/s with and without checkpoints")
                 if number:  # the first compiles
-                    pairs.append((told[id(saving)], told[id(plain)]))
+                    pairs.append(pair)
         ratios = [with_["rate"] / without["rate"] for with_, without in pairs]
         stops = [stop for with_, _ in pairs for stop in with_["stops"]]
         middle, interval = median_interval(ratios)
@@ -249,6 +239,7 @@ def cost(folder: Path, rounds: int, wanted: list[str]) -> list[dict[str, Any]]:
             "ratio": middle,
             "interval": interval,
             "saves": len(stops),
+            "seconds_between_saves": _seconds_between_saves(settings, pairs) if stops else None,
             "stop_median_ms": 1e3 * statistics.median(stops) if stops else None,
             "stop_most_ms": 1e3 * max(stops) if stops else None,
         }
@@ -261,10 +252,52 @@ def cost(folder: Path, rounds: int, wanted: list[str]) -> list[dict[str, Any]]:
     return cells
 
 
+def _seconds_between_saves(settings: dict[str, Any], pairs: list[tuple[dict, dict]]) -> float:
+    times = [settings["total_steps"] / with_["rate"] / len(with_["stops"]) for with_, _ in pairs]
+    return statistics.median(times)
+
+
+LARGE = {
+    "total_steps": 61 * 1024,
+    "num_envs": 32,
+    "num_steps": 32,
+    "num_epochs": 1,
+    "num_minibatches": 4,
+    "hidden_sizes": [5000, 5000],
+    "checkpoint_updates": 10,
+}
+"""Two networks of 25 M parameters each."""
+
+
+def large(folder: Path) -> list[dict[str, Any]]:
+    """What checkpoints of a policy of 50 M parameters cost, within one training.
+
+    An update takes seconds, and the machine's speed differs by more between two trainings than
+    checkpoints cost. A save is over within five updates; the five after them are what the ten
+    between two saves are compared with.
+    """
+    with _worker(COST, "ppo", "CartPole-v1", str(folder / "large"), json.dumps(LARGE)) as worker:
+        told = _ask(worker)
+    times = told["times"][10:]  # a row for each update; the first save follows the tenth
+    seconds = [ended - began for began, ended in itertools.pairwise(times)]
+    between = [seconds[start : start + 10] for start in range(0, len(seconds) - 9, 10)]
+    shares = [10 * statistics.median(ten[5:]) / sum(ten) for ten in between]
+    middle, interval = median_interval(shares)
+    stops = [1e3 * stop for stop in told["stops"]]
+    log(f"  50 M parameters: {middle:.3f} of the speed {interval}, stops of {stops} ms")
+    facts = {
+        "ratio": middle,
+        "interval": interval,
+        "update_seconds": between,
+        "stops_ms": stops,
+    }
+    return [{"question": "large", "settings": LARGE, "records": facts}]
+
+
 @contextmanager
-def _worker(algorithm: str, env: str, path: Path, settings: dict[str, Any]) -> Iterator[Any]:
+def _worker(script: str, *words: str) -> Iterator[subprocess.Popen]:
     process = subprocess.Popen(
-        [sys.executable, "-c", COST, algorithm, env, str(path), json.dumps(settings)],
+        [sys.executable, "-c", script, *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -276,8 +309,8 @@ def _worker(algorithm: str, env: str, path: Path, settings: dict[str, Any]) -> I
         process.wait()
 
 
-def _ask(worker: Any) -> dict[str, Any]:
-    worker.stdin.write("\n")
+def _ask(worker: subprocess.Popen, question: str = "") -> Any:
+    worker.stdin.write(question + "\n")
     worker.stdin.flush()
     return json.loads(worker.stdout.readline())
 
@@ -326,70 +359,67 @@ def signals(folder: Path, rounds: int) -> list[dict[str, Any]]:
 GUARD = """
 import json, sys, time
 import jax, jax.numpy as jnp
-import kiloworlds as kw
-from kiloworlds.training.loops import guard
-algorithm, env, guarded = sys.argv[1:]
-if guarded == "0":
-    nothing = guard.Fault(jnp.int32(0), jnp.int32(0), jnp.int32(0))
-    guard.find = lambda seen: (nothing, jnp.zeros(seen["reward"].shape[1], bool))
-    guard.all_finite = lambda tree: jnp.bool_(True)
-    guard.keep = lambda is_fault, old, new: new
 from kiloworlds.training.config import build_config
+from kiloworlds.training.loops import guard
 from kiloworlds.training.make_training import make_training
 from kiloworlds.training.placement import configure_devices
 from kiloworlds.training.presets import preset
+algorithm, env = sys.argv[1:]
 config = build_config(algorithm, env, preset(algorithm, env) | {"total_steps": 10**9})
 configure_devices(config)
-training = make_training(config)
-state = training.init()
-state, _ = training.run(state, 1)
-began = time.perf_counter()
-state, _ = training.run(state, 1)
-count = max(1, min(256, int(2 / (time.perf_counter() - began))))
-for line in sys.stdin:
+count = 1
+
+def timed(training, state):
     began = time.perf_counter()
     state, _ = training.run(state, count)
-    rate = count * config.steps_per_update / (time.perf_counter() - began)
-    print(json.dumps({"rate": rate}), flush=True)
+    return time.perf_counter() - began, state
+
+guarded = make_training(config)
+with_guard = timed(guarded, guarded.init())[1]
+nothing = guard.Fault(jnp.int32(0), jnp.int32(0), jnp.int32(0))
+guard.find = lambda seen: (nothing, jnp.zeros(seen["reward"].shape[1], bool))
+guard.all_finite = lambda tree: jnp.bool_(True)
+guard.keep = lambda is_fault, old, new: new
+unguarded = make_training(config)
+without = timed(unguarded, unguarded.init())[1]
+seconds, with_guard = timed(guarded, with_guard)
+count = max(1, round(0.2 / seconds))
+timed(guarded, with_guard); timed(unguarded, without)
+with_guard, without = guarded.init(), unguarded.init()
+for line in sys.stdin:
+    pair = {}
+    for name in ("with", "without") if int(line) % 2 else ("without", "with"):
+        if name == "with":
+            pair[name], with_guard = timed(guarded, with_guard)
+        else:
+            pair[name], without = timed(unguarded, without)
+    print(json.dumps(pair["without"] / pair["with"]), flush=True)
 """
 
 
 def watch(rounds: int) -> list[dict[str, Any]]:
-    """Throughput with the guard over that without."""
+    """Throughput with the guard over that without.
+
+    Both programs are in one process and take turns of a fifth of a second, since processes differ
+    by more than the guard costs; several processes, since a process has its luck.
+    """
     cells = []
     for algorithm, env in (("ppo", "CartPole-v1"), ("ippo", "mpe/simple_spread_v3")):
-        workers = {
-            guarded: subprocess.Popen(
-                [sys.executable, "-c", GUARD, algorithm, env, guarded],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for guarded in ("1", "0")
-        }
-        ratios = []
-        for number in range(rounds):
-            order = ("1", "0") if number % 2 else ("0", "1")
-            told = {guarded: _ask(workers[guarded])["rate"] for guarded in order}
-            ratios.append(told["1"] / told["0"])
-        for worker in workers.values():
-            worker.stdin.close()
-            worker.wait()
-        middle, interval = median_interval(ratios)
+        processes = []
+        for _ in range(rounds):
+            with _worker(GUARD, algorithm, env) as worker:
+                turns = [_ask(worker, str(turn)) for turn in range(50)]
+            processes.append(statistics.median(turns))
+        middle, interval = median_interval(processes)
         log(f"  {algorithm} {env}: {middle:.3f} of the speed without, {interval}")
-        cells.append(
-            {
-                "question": "guard",
-                "training": f"{algorithm} {env}",
-                "records": {"ratio": middle, "interval": interval},
-            }
-        )
+        facts = {"ratio": middle, "interval": interval, "processes": processes}
+        cells.append({"question": "guard", "training": f"{algorithm} {env}", "records": facts})
     return cells
 
 
 def main() -> None:
     parser = arguments(__doc__ or "")
-    names = ("kill", "damage", "cost", "resume", "signals", "guard")
+    names = ("kill", "damage", "cost", "large", "resume", "signals", "guard")
     parser.add_argument("--questions", nargs="+", default=names, choices=names)
     parser.add_argument("--kills", type=int, default=50, help="of each training")
     killed = [algorithm for algorithm, *_ in KILLED]
@@ -406,6 +436,7 @@ def main() -> None:
             "kill": lambda: kill(folder, 2 if quick else options.kills, options.killed),
             "damage": lambda: damage(folder, 20 if quick else 200),
             "cost": lambda: cost(folder, rounds, options.costs),
+            "large": lambda: large(folder),
             "resume": lambda: resume(folder, rounds),
             "signals": lambda: signals(folder, rounds),
             "guard": lambda: watch(rounds),
