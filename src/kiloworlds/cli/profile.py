@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kiloworlds.cli import options, training_flags
+from kiloworlds.cli import autotuning, options, training_flags
+from kiloworlds.cli.output import say
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.profiling.advice import near_ceiling
 from kiloworlds.profiling.profile import WAITING, Part, Profile
@@ -28,7 +29,7 @@ _ALL_OPERATIONS = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(training_flags.Options):
+class Options(autotuning.Options):
     """Flags of `profile` beside the settings."""
 
     seconds: float = 5.0
@@ -46,11 +47,12 @@ def run(arguments: list[str]) -> int:
 
     asked = training_flags.read("profile", arguments, Options, DESCRIPTION)
     chosen = asked.options
-    config = build_config(asked.algorithm, asked.env_id, asked.settings)
     file = chosen.picture or default_picture(asked.algorithm, asked.env_id)
     if file.suffix != ".png":
         raise InvalidValueError(f"--picture {str(file)!r} must end in .png.")
     console = options.console(chosen.json)
+    settings, tuned = autotuning.autotuned(asked, console)
+    config = build_config(asked.algorithm, asked.env_id, settings)
     found = profile(config, seconds=chosen.seconds, file=file, remeasure=chosen.remeasure)
     show(found, console)
     again = shlex.join(["train", asked.algorithm, asked.env_id])
@@ -59,6 +61,7 @@ def run(arguments: list[str]) -> int:
     if chosen.json:
         values = found.as_dict()
         values["operations"] = values["operations"][:_ALL_OPERATIONS]
+        values["autotune"] = None if tuned is None else tuned.as_dict()
         options.print_json(values)
     return 0
 
@@ -105,15 +108,6 @@ def show(profile: Profile, console: Console) -> None:
         say(console, "ceilings", f"{_rates(most.flops, most.bytes)}{one}, measured on this machine")
     for index, sentence in enumerate(profile.advice):
         say(console, "" if index else "advice", sentence)
-
-
-def say(console: Console, name: str, words: str) -> None:
-    """Prints a line of words with a name before it."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(width=12, style="dim")
-    table.add_column(overflow="fold")
-    table.add_row(name, words)
-    console.print(table)
 
 
 def _where(profile: Profile) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from kiloworlds.cli import options, training_flags
+from kiloworlds.cli import autotuning, options, training_flags
 from kiloworlds.cli.display import make_display, mean_and_spread, outcome, spread_text
 from kiloworlds.core.checks import require_number
 from kiloworlds.core.errors import InvalidValueError
@@ -32,7 +32,7 @@ _ROUNDED_UP = 1.01  # below a hundredth more steps nobody wants to hear of it
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(training_flags.Options):
+class Options(autotuning.Options):
     """Flags of `train` beside the settings."""
 
     run_dir: str | None = None
@@ -56,6 +56,11 @@ def run(arguments: list[str]) -> int:
     old = _settings_of_old_run(arguments)
     asked = training_flags.read("train", arguments, Options, DESCRIPTION, old)
     chosen = asked.options
+    if (chosen.autotune or chosen.autotune_again) and (chosen.resume or chosen.replay_order):
+        raise InvalidValueError(
+            "--autotune is for a training that begins: one that goes on, or is repeated, has its "
+            "settings."
+        )
     if chosen.supervise:
         return _supervise(arguments, chosen)
     return _train(asked)
@@ -72,6 +77,7 @@ def _supervise(words: Sequence[str], chosen: Options) -> int:
     command = [sys.executable, "-m", "kiloworlds.cli.main", "train"]
     same = _without(words, "--supervise")
     again = _without(_without(same, "--resume"), "--run-dir", takes_value=True)
+    again = _without(_without(again, "--autotune"), "--autotune-again")  # the run has its settings
     supervisor = Supervisor(
         [*command, *same],
         lambda path: [*command, *again, "--run-dir", str(path), "--resume"],
@@ -121,8 +127,9 @@ def _train(asked: training_flags.Asked[Options]) -> int:
     from kiloworlds.training.train import train_config
 
     algorithm, env_id, chosen = asked.algorithm, asked.env_id, asked.options
-    config = build_config(algorithm, env_id, asked.settings)
     console = options.console(chosen.json)
+    settings, tuned = autotuning.autotuned(asked, console)
+    config = build_config(algorithm, env_id, settings)
     seeds = config.num_seeds
     total_steps = config.num_updates * config.steps_per_update
     title = f"{algorithm} · {env_id}" + (f" · {seeds} seeds" if seeds > 1 else "")
@@ -173,6 +180,7 @@ def _train(asked: training_flags.Asked[Options]) -> int:
                 "final_returns": last.get("rollout/ep_rew_mean"),
                 "learning_curve": curve,
                 "interrupted": result.interrupted,
+                "autotune": None if tuned is None else tuned.as_dict(),
             }
         )
     words = options.run_words(result.path, env_id, chosen.imports)

@@ -1,7 +1,6 @@
 """What was measured on this machine, kept beside the compilation cache."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,18 @@ def read(name: str, key: str) -> dict[str, Any] | None:
     Args:
         name: of the file, without its ending.
     """
-    file = _file(name)
-    return None if file is None else _entries(file).get(key)
+    path = file(name)
+    return None if path is None else _entries(path).get(key)
 
 
 def write(name: str, key: str, entry: dict[str, Any]) -> Path | None:
     """Stores `entry` in place of what was there; returns the file, None where there is no cache."""
-    file = _file(name)
-    if file is None:
+    path = file(name)
+    if path is None:
         return None
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, json.dumps(_entries(file) | {key: entry}, indent=1) + "\n")
-    return file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(_entries(path) | {key: entry}, indent=1) + "\n")
+    return path
 
 
 def machine_key(*more: Any) -> str:
@@ -35,16 +34,17 @@ def machine_key(*more: Any) -> str:
     return " | ".join(map(str, (machine.processor(), f"{machine.usable_cores()} cores", *more)))
 
 
-def _file(name: str) -> Path | None:
+def file(name: str) -> Path | None:
+    """The file of that name; None where there is no cache."""
     directory = cache_directory()
     return None if directory is None else Path(directory) / "measured" / f"{name}.json"
 
 
-def _entries(file: Path) -> dict[str, Any]:
-    if not os.path.exists(file):
+def _entries(path: Path) -> dict[str, Any]:
+    if not path.exists():
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:  # somebody else's text: what was measured can be measured again
         return {}
     return found if isinstance(found, dict) else {}
