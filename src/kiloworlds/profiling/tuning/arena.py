@@ -14,7 +14,7 @@ _SLACK = 10.0
 """Seconds that a measurement may take beyond those it was told, on a machine that is busy."""
 _LIKE_THE_LAST = 1.1
 """How much longer than the slowest before it building another candidate may take."""
-_NO_TIME = "there was no time left to try it."
+NO_TIME = "there was no time left to try it."
 
 
 class Processes:
@@ -81,7 +81,7 @@ class Processes:
         """Has a candidate built, if there is time; whether there is."""
         process = self._process(entrant.candidate)
         if not process.is_alive or time.monotonic() + _LIKE_THE_LAST * self._longest > until:
-            entrant.failure = _NO_TIME
+            entrant.failure = NO_TIME
             return False
         settings = entrant.candidate.apply(self._config).as_dict()
         try:
@@ -94,7 +94,7 @@ class Processes:
         try:
             self._process(entrant.candidate).receive(self._until)
         except TooLateError:
-            entrant.failure = _NO_TIME
+            entrant.failure = NO_TIME
         except TrialError as error:
             entrant.failure = str(error)
         else:

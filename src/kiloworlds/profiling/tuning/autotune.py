@@ -17,7 +17,7 @@ from kiloworlds.core import devices
 from kiloworlds.core.checks import require_number
 from kiloworlds.profiling import store
 from kiloworlds.profiling.tuning import contest
-from kiloworlds.profiling.tuning.arena import Processes
+from kiloworlds.profiling.tuning.arena import NO_TIME, Processes
 from kiloworlds.profiling.tuning.candidates import (
     PLACEMENT,
     TUNED,
@@ -37,7 +37,7 @@ _FILE = "autotune"
 _BEST = 2
 """So many of the fastest are varied."""
 
-_BUILT, _COMPARED, _VARIED, _MEASURED = 0.6, 0.7, 0.85, 1.0
+_BUILT, _COMPARED, _VARIED, _MEASURED = 0.6, 0.65, 0.9, 1.0
 """Shares of the time by which the first candidates are built and compared, their variations built, and
 all measured."""
 
@@ -204,11 +204,15 @@ def _contest(
         )
     ready = [entrant for entrant in entrants if not entrant.failure]
     best = contest.halve(ready, processes, began + _COMPARED * seconds, keep=_BEST)[:_BEST]
-    more = variations(config, kind, fixed, [entrant.candidate for entrant in best])
+    varied = variations(config, kind, fixed, [entrant.candidate for entrant in best])
+    untried = [one.candidate for one in entrants if one.failure == NO_TIME]
+    entrants = [one for one in entrants if one.failure != NO_TIME]
+    # Of compiled environments another place is worth more than another layout.
+    more = [*untried, *varied] if kind.compiled else [*varied, *untried]
     known = {entrant.candidate for entrant in entrants}
-    more = [candidate for candidate in more if candidate not in known]
+    more = [candidate for candidate in dict.fromkeys(more) if candidate not in known]
     if more:
-        say(f"builds {len(more)} variations of the fastest")
+        say(f"builds {len(more)} more")
         entrants += processes.open(more, began + _VARIED * seconds)
     finalists = [
         one

@@ -39,6 +39,7 @@ class TrialProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=0,  # nothing is left over for a process that has ended
             env=environment,
         )
         assert self._process.stdin is not None
@@ -63,7 +64,6 @@ class TrialProcess:
         """Asks; `receive` gives the answer."""
         try:
             self._inbox.write(json.dumps(request).encode() + b"\n")
-            self._inbox.flush()
         except BrokenPipeError as error:
             raise TrialError("the process that measures has ended.") from error
 
