@@ -37,6 +37,13 @@ def test_acting_copies_and_compilation_that_take_long():
     assert "10,240 steps could be trained" in told(a_profile(compilation=10.0))
 
 
+def test_measurements_that_scatter():
+    profile = a_profile()
+    parts = [dataclasses.replace(part, spread=0.3) for part in profile.parts]
+    assert "scatter" not in told(profile)
+    assert "learning scatter by ± 43%" in told(dataclasses.replace(profile, parts=parts))
+
+
 def test_devices_that_wait_for_each_other():
     waiting = Part(WAITING, 0.4, 0.0, "seen")
     profile = a_profile()

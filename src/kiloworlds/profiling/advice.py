@@ -23,6 +23,9 @@ _LONG_COMPILATION = 3.0
 _WAITS = 0.15
 """From this share of waiting for each other on, several devices may not pay."""
 
+_NOISY = 0.2
+"""From this scatter on, half the distance between quartiles over the median, numbers are doubtful."""
+
 _UNEVEN = 4.0
 """From so many times the mean on, an environment is called slow."""
 
@@ -30,6 +33,7 @@ _UNEVEN = 4.0
 def advise(profile: Profile) -> list[str]:
     """Sentences about what costs most, what costs nothing, and what to try."""
     said = [
+        *_about_noise(profile),
         *_about_learning(profile),
         *_about_environments(profile),
         *_about_acting(profile),
@@ -47,6 +51,17 @@ def near_ceiling(part: Part, ceilings: Ceilings) -> tuple[float, float] | None:
     if part.flops is None or part.bytes is None or part.seconds <= 0:
         return None
     return part.flops / part.seconds / ceilings.flops, part.bytes / part.seconds / ceilings.bytes
+
+
+def _about_noise(profile: Profile) -> list[str]:
+    longest = max(profile.parts, key=lambda part: part.seconds)
+    scatter = longest.spread / longest.seconds if longest.seconds else 0.0
+    if scatter < _NOISY:
+        return []
+    return [
+        f"Measurements of {longest.name} scatter by ± {scatter:.0%}: other programs use this machine. "
+        "Measure again when it is quiet before you act on the rest."
+    ]
 
 
 def _share(profile: Profile, name: str) -> float:
