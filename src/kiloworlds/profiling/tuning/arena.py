@@ -33,6 +33,7 @@ class Processes:
         self._config, self._imports, self._split, self._until = config, imports, split, until
         self._processes: dict[Split, TrialProcess] = {}
         self._longest = 0.0  # seconds that building a candidate took
+        self._holds: set[TrialProcess] = set()  # candidates that are built
 
     def _process(self, candidate: Candidate) -> TrialProcess:
         split = self._split or cpu_split(candidate.apply(self._config))
@@ -50,11 +51,15 @@ class Processes:
         answer = process.ask(self._until, do="describe", config=self._config.as_dict())
         return Kind(**answer)
 
-    def open(self, candidates: Iterable[Candidate], until: float) -> list[Entrant]:
+    def open(
+        self, candidates: Iterable[Candidate], until: float, dares: bool = False
+    ) -> list[Entrant]:
         """Builds candidates, those of different processes at the same time.
 
         Args:
-            until: when to stop, by `time.monotonic`; what is not built by then was not tried.
+            until: when to stop, by `time.monotonic`; what would not be built by then is not tried.
+            dares: whether candidates that would need processes of their own are tried all the same, and
+                ended if it takes too long.
         """
         entrants = [Entrant(candidate) for candidate in candidates]
         waiting = list(entrants)
@@ -62,9 +67,9 @@ class Processes:
             wave = self._wave(waiting)
             waiting = [entrant for entrant in waiting if entrant not in wave]
             began = time.monotonic()
-            sent = [one for one in wave if self._send(one, until)]
+            sent = [one for one in wave if self._send(one, until, dares)]
             for entrant in sent:
-                self._take(entrant, began)
+                self._take(entrant, began, until)
         return entrants
 
     def _wave(self, waiting: list[Entrant]) -> list[Entrant]:
@@ -77,10 +82,14 @@ class Processes:
                 break
         return list(wave.values())
 
-    def _send(self, entrant: Entrant, until: float) -> bool:
+    def _send(self, entrant: Entrant, until: float, dares: bool) -> bool:
         """Has a candidate built, if there is time; whether there is."""
-        process = self._process(entrant.candidate)
-        if not process.is_alive or time.monotonic() + _LIKE_THE_LAST * self._longest > until:
+        process, now = self._process(entrant.candidate), time.monotonic()
+        risks = (
+            process in self._holds or not dares
+        )  # one that holds nothing may be ended in between
+        expected = _LIKE_THE_LAST * self._longest if risks else 0.0
+        if not process.is_alive or now + expected > until:
             entrant.failure = NO_TIME
             return False
         settings = entrant.candidate.apply(self._config).as_dict()
@@ -90,15 +99,18 @@ class Processes:
             entrant.failure = str(error)
         return not entrant.failure
 
-    def _take(self, entrant: Entrant, began: float) -> None:
+    def _take(self, entrant: Entrant, began: float, until: float) -> None:
+        process = self._process(entrant.candidate)
+        must_wait = process in self._holds or not self._holds
         try:
-            self._process(entrant.candidate).receive(self._until)
+            process.receive(self._until if must_wait else until)
         except TooLateError:
             entrant.failure = NO_TIME
         except TrialError as error:
             entrant.failure = str(error)
         else:
             self._longest = max(self._longest, time.monotonic() - began)
+            self._holds.add(process)
 
     def measure(self, candidate: Candidate, seconds: float) -> float:
         """Steps per second, measured for about `seconds`.

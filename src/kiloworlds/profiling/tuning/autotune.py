@@ -213,7 +213,7 @@ def _contest(
     more = [candidate for candidate in dict.fromkeys(more) if candidate not in known]
     if more:
         say(f"builds {len(more)} more")
-        entrants += processes.open(more, began + _VARIED * seconds)
+        entrants += processes.open(more, began + _VARIED * seconds, dares=True)
     finalists = [
         one
         for one in entrants
