@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from kiloworlds.core.devices import available_cores
 from kiloworlds.profiling.tuning.candidates import Candidate, Kind
@@ -32,7 +33,7 @@ class Processes:
     ):
         self._config, self._imports, self._split, self._until = config, imports, split, until
         self._processes: dict[Split, TrialProcess] = {}
-        self._longest = 0.0  # seconds that building a candidate took
+        self._longest: dict[Any, float] = {}  # seconds that building took, by executor
         self._holds: set[TrialProcess] = set()  # candidates that are built
 
     def _process(self, candidate: Candidate) -> TrialProcess:
@@ -88,7 +89,8 @@ class Processes:
         risks = (
             process in self._holds or not dares
         )  # one that holds nothing may be ended in between
-        expected = _LIKE_THE_LAST * self._longest if risks else 0.0
+        longest = self._longest.get(_executor(entrant), max(self._longest.values(), default=0.0))
+        expected = _LIKE_THE_LAST * longest if risks else 0.0
         if not process.is_alive or now + expected > until:
             entrant.failure = NO_TIME
             return False
@@ -109,7 +111,8 @@ class Processes:
         except TrialError as error:
             entrant.failure = str(error)
         else:
-            self._longest = max(self._longest, time.monotonic() - began)
+            taken, executor = time.monotonic() - began, _executor(entrant)
+            self._longest[executor] = max(self._longest.get(executor, 0.0), taken)
             self._holds.add(process)
 
     def measure(self, candidate: Candidate, seconds: float) -> float:
@@ -134,6 +137,10 @@ class Processes:
         """Ends the processes."""
         for process in self._processes.values():
             process.close()
+
+
+def _executor(entrant: Entrant) -> Any:
+    return entrant.candidate.settings.get("backend")
 
 
 def _name(candidate: Candidate) -> str:
