@@ -181,3 +181,19 @@ def test_pictures_show_every_training_on_every_task(tmp_path):
     assert profiles.axes[0].lines[0].get_ydata()[0] == 1.0
     for each in (figure, bars, profiles):
         each.savefig(tmp_path / "picture.png")
+
+
+def test_a_population_is_as_many_trainings(tmp_path):
+    population = {"gamma": [0.9, 0.98], "learning_rate": [0.01, 0.1]}
+    returns = rising(10, 1.0, 2.0, 3.0, 4.0)
+    run = make_run(tmp_path / "a", returns, num_seeds=2, population=population)
+    comparison = compare([run])
+    labels = ["ppo gamma=0.9 learning_rate=0.01", "ppo learning_rate=0.1"]  # 0.98 is the preset's
+    assert [sorted(label.split()) for label in comparison.labels] == [
+        sorted(label.split()) for label in labels
+    ]
+    entry = comparison.entries[comparison.labels[1], "CartPole-v1"]
+    assert entry.final.tolist() == [3.0, 4.0]
+    assert entry.seeds == [0, 1]
+    assert entry.columns == [range(2, 4)]
+    assert entry.side_by_side == 4

@@ -6,7 +6,7 @@ Runs of the same settings that differ in their seeds only are one entry; its see
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from kiloworlds.core.errors import InvalidValueError, unknown_name
 from kiloworlds.evaluation.clock import without_compilation
 from kiloworlds.evaluation.statistics import steps_to_threshold
 from kiloworlds.evaluation.task import reward_threshold
-from kiloworlds.training.config import build_config
+from kiloworlds.training.config import TrainConfig, build_config
 from kiloworlds.training.presets import preset
 from kiloworlds.training.run import Run
 
@@ -54,6 +54,7 @@ class Entry:
         label: what tells it from the others.
         env_id: its task.
         runs: that it was made of.
+        columns: which of each run's seeds, by number.
         seeds: of all of them, in order.
         steps: `[rows]` of one seed.
         seconds: `[rows]` since training began, compilation left out where it can be told.
@@ -63,6 +64,7 @@ class Entry:
     label: str
     env_id: str
     runs: list[Run]
+    columns: list[range]
     seeds: list[int]
     steps: Float[np.ndarray, " rows"]
     seconds: Float[np.ndarray, " rows"]
@@ -145,9 +147,10 @@ def compare(
             f"{' '.join(remarks)} Their numbers do not mean the same; to compare them all the same, "
             "give --allow-differences."
         )
-    groups: dict[tuple[Any, ...], list[Run]] = {}
+    groups: dict[tuple[Any, ...], list[_Part]] = {}
     for run in runs:
-        groups.setdefault(_identity(run), []).append(run)
+        for part in _parts(run):
+            groups.setdefault(_identity(part), []).append(part)
     labels = _labels(groups)
     entries: dict[tuple[str, str], Entry] = {}
     for identity, members in groups.items():
@@ -180,23 +183,49 @@ def _uneven(env_id: str, entries: list[Entry]) -> list[str]:
     return told
 
 
-def _identity(run: Run) -> tuple[Any, ...]:
+class _Part(NamedTuple):
+    """The seeds of a run that have the same settings: all, unless it trained a population.
+
+    Attributes:
+        config: their settings.
+        first: where they begin among the run's.
+    """
+
+    run: Run
+    config: dict[str, Any]
+    first: int
+
+    @property
+    def seeds(self) -> range:
+        return range(self.config["seed"], self.config["seed"] + self.config["num_seeds"])
+
+
+def _parts(run: Run) -> list[_Part]:
+    config = TrainConfig.from_dict(run.config)
+    return [
+        _Part(run, {**run.config, "population": {}, **config.member(first)[0]}, first)
+        for first in range(0, config.num_members, config.num_seeds)
+    ]
+
+
+def _identity(part: _Part) -> tuple[Any, ...]:
     """What two runs share that are seeds of one training."""
-    config = run.config
     return tuple(
-        (name, repr(value)) for name, value in sorted(config.items()) if name not in _NO_DIFFERENCE
+        (name, repr(value))
+        for name, value in sorted(part.config.items())
+        if name not in _NO_DIFFERENCE
     )
 
 
-def _labels(groups: dict[tuple[Any, ...], list[Run]]) -> dict[tuple[Any, ...], str]:
+def _labels(groups: dict[tuple[Any, ...], list[_Part]]) -> dict[tuple[Any, ...], str]:
     """The algorithm, and in what it differs from the preset of its task, unless all do so alike.
 
     The preset and not the other runs, so that a training has one name on all tasks.
     """
-    changes = {identity: _changes(run.config) for identity, (run, *_) in groups.items()}
+    changes = {identity: _changes(part.config) for identity, (part, *_) in groups.items()}
     labels: dict[tuple[Any, ...], str] = {}
-    for identity, (run, *_) in groups.items():
-        algorithm = run.config["algorithm"]
+    for identity, (part, *_) in groups.items():
+        algorithm = part.config["algorithm"]
         alike = [
             changes[other]
             for other, (first, *_) in groups.items()
@@ -211,7 +240,7 @@ def _labels(groups: dict[tuple[Any, ...], list[Run]]) -> dict[tuple[Any, ...], s
             dict(other) for other in groups if dict(other)["env_id"] == dict(identity)["env_id"]
         ]
         own += [
-            f"{name}={run.config[name]}"
+            f"{name}={part.config[name]}"
             for name in ("env_kwargs", "preprocessing")
             if len({other[name] for other in on_same}) > 1
         ]
@@ -233,33 +262,34 @@ def _changes(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _entry(label: str, runs: list[Run], metric: str, remark: Callable[[str], None]) -> Entry:
+def _entry(label: str, parts: list[_Part], metric: str, remark: Callable[[str], None]) -> Entry:
+    env_id = parts[0].config["env_id"]
     seeds: list[int] = []
     curves = []
-    for run in runs:
-        first, count = run.config["seed"], run.config["num_seeds"]
-        twice = sorted(set(range(first, first + count)) & set(seeds))
+    for part in parts:
+        twice = sorted(set(part.seeds) & set(seeds))
         if twice:
             raise InvalidValueError(
-                f"{str(run.path)!r} repeats seeds {twice} of {label} on {run.config['env_id']}: the "
-                "same training would count twice; leave one of the runs out."
+                f"{str(part.run.path)!r} repeats seeds {twice} of {label} on {env_id}: the same "
+                "training would count twice; leave one of the runs out."
             )
-        seeds += range(first, first + count)
-        curves.append(_curve(run, metric, remark))
+        seeds += part.seeds
+        curves.append(_curve(part, metric, remark))
     if len(curves) > 1:
-        remark(
-            f"{label} on {runs[0].config['env_id']}: seeds {', '.join(map(str, seeds))} of {len(runs)} "
-            "runs are taken together."
-        )
+        named = ", ".join(map(str, seeds))
+        remark(f"{label} on {env_id}: seeds {named} of {len(parts)} runs are taken together.")
     steps, seconds, values = _on_common_rows(curves)
-    side_by_side = max(run.config["num_seeds"] for run in runs)
-    return Entry(label, runs[0].config["env_id"], runs, seeds, steps, seconds, values, side_by_side)
+    runs = [part.run for part in parts]
+    columns = [range(part.first, part.first + len(part.seeds)) for part in parts]
+    side_by_side = max(TrainConfig.from_dict(run.config).num_members for run in runs)
+    return Entry(label, env_id, runs, columns, seeds, steps, seconds, values, side_by_side)
 
 
 _Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _curve(run: Run, metric: str, remark: Callable[[str], None]) -> _Curve:
+def _curve(part: _Part, metric: str, remark: Callable[[str], None]) -> _Curve:
+    run = part.run
     metrics = run.metrics
     if not len(metrics.get("step", ())):
         raise InvalidValueError(f"{str(run.path)!r} holds no metrics: nothing was trained yet.")
@@ -269,11 +299,12 @@ def _curve(run: Run, metric: str, remark: Callable[[str], None]) -> _Curve:
         )
     rows = len(metrics["step"])
     values = np.asarray(metrics[metric], float).reshape(rows, -1)
+    if values.shape[1] > 1:  # else it is one number of all
+        values = values[:, part.first : part.first + len(part.seeds)]
     begun = np.maximum.accumulate(np.isfinite(values), axis=0)  # before, no episode had ended
     wrong = (begun & ~np.isfinite(values)).any(axis=0)
     if wrong.any():
-        first = run.config["seed"]
-        named = ", ".join(str(first + int(index)) for index in np.flatnonzero(wrong))
+        named = ", ".join(str(part.seeds[index]) for index in np.flatnonzero(wrong))
         remark(
             f"{str(run.path)!r}: {metric} is not finite in some rows of seed {named}; they are left out."
         )

@@ -182,4 +182,6 @@ def run_title(config: dict[str, Any]) -> str:
     """Such as "PPO on CartPole-v1, 8 seeds"."""
     seeds = config.get("num_seeds", 1)
     suffix = f"{seeds} seeds" if seeds > 1 else f"seed {config.get('seed', 0)}"
+    for name, values in config.get("population", {}).items():
+        suffix += f", {len(values)} values of {name}"
     return f"{config['algorithm'].upper()} on {config['env_id']}, {suffix}"

@@ -106,9 +106,12 @@ def final_values(comparison: Comparison, episodes: int | None = None) -> Finals:
 
 
 def _evaluated(entry: Entry, episodes: int) -> Float[np.ndarray, " seeds"]:
-    return np.concatenate(
-        [evaluate_run(run, episodes=episodes).returns.mean(axis=1) for run in entry.runs]
-    )
+    returns = [
+        evaluate_run(run, episodes=episodes, seed_index=index).returns.mean()
+        for run, columns in zip(entry.runs, entry.columns, strict=True)
+        for index in columns
+    ]
+    return np.array(returns)
 
 
 def interquartile_means(finals: Finals) -> dict[tuple[str, str], Estimate]:

@@ -210,7 +210,7 @@ def _load_policy(run: "Run", config: TrainConfig) -> Policy | AgentsPolicy:
     algorithm: Any = algorithm_for(config, envs)
     envs.close()
     like = jax.eval_shape(
-        jax.vmap(algorithm.init), jax.random.split(jax.random.key(0), config.num_seeds)
+        jax.vmap(algorithm.init), jax.random.split(jax.random.key(0), config.num_members)
     )
     checkpoint = run.load_checkpoint(only=LEARNER)
     arrays = part(checkpoint.arrays, LEARNER)
