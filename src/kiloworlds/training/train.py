@@ -120,6 +120,7 @@ def train_config(
     on_start: Callable[[Path, TrainConfig], None] = _nothing,
     on_metrics: Callable[[Row], None] = _nothing,
     on_progress: Callable[[Row], None] = _nothing,
+    stop: Callable[[], bool] = lambda: False,
     say: Say = say_on_stderr,
 ) -> Run:
     """Trains with complete settings; see `train`.
@@ -127,6 +128,7 @@ def train_config(
     Args:
         resume, override, replay_order: see `train`.
         on_progress: see `Trainer`.
+        stop: training ends early, as after Ctrl-C, once it says so.
         say: hears in a sentence what goes wrong, and that it is over.
     """
     configure_devices(config)
@@ -157,7 +159,7 @@ def train_config(
                     if isinstance(training, HostTraining) and training.streamed is not None:
                         training.streamed.order = playback or _recording(files, config, checkpoint)
                     _begin(trainer, files, checkpoint, changes, interrupt.is_set)
-                    trainer.run(interrupt.is_set)
+                    trainer.run(lambda: interrupt.is_set() or stop())
             finally:  # whatever ends training, what was learnt is kept
                 interrupted = trainer.is_interrupted
                 path = files.finish(trainer.last_snapshot())
