@@ -1,6 +1,7 @@
 """What a training writes into its run directory, whatever happens to the disk meanwhile."""
 
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -144,6 +145,8 @@ class RunFiles:
                 self._write_texts(path)
                 lines = self.metrics.read() + self.metrics.position()["unwritten"].encode()
                 (path / "metrics.jsonl").write_bytes(lines)
+                if (self.path / "events.jsonl").is_file():  # which may be gone with the directory
+                    shutil.copyfile(self.path / "events.jsonl", path / "events.jsonl")
                 if snapshot is not None:
                     store = CheckpointStore(path / "checkpoints")
                     store.save(*self._described(snapshot))
