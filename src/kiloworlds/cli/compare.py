@@ -13,9 +13,9 @@ from rich.text import Text
 
 import kiloworlds
 from kiloworlds.cli import options
-from kiloworlds.cli.display import number
 from kiloworlds.core import devices
 from kiloworlds.core.checks import require_count
+from kiloworlds.core.words import number
 from kiloworlds.evaluation.comparison import RETURN, Comparison, Entry, compare
 from kiloworlds.evaluation.scores import (
     Finals,

@@ -9,9 +9,9 @@ from rich.text import Text
 
 import kiloworlds
 from kiloworlds.cli import options
-from kiloworlds.cli.display import number
 from kiloworlds.core import devices
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.words import number
 from kiloworlds.evaluation.task import reward_threshold
 
 DESCRIPTION = """\

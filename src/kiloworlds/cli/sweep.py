@@ -12,9 +12,9 @@ from rich.text import Text
 
 from kiloworlds.cli import options
 from kiloworlds.cli.config_file import load_mapping
-from kiloworlds.cli.display import duration, number
 from kiloworlds.core import devices
 from kiloworlds.core.errors import InvalidValueError, UnknownNameError
+from kiloworlds.core.words import duration, number
 
 DESCRIPTION = """\
 Looks for good settings: kiloworlds sweep SPEC.yaml. The file names the algorithm, the environment, what
