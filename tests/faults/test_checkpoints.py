@@ -22,6 +22,7 @@ from kiloworlds.training.storage.checkpoint import (
     NoCheckpointError,
     Retention,
 )
+from kiloworlds.training.storage.run_files import read_events
 
 ARRAYS = {
     "state/learner/weights": np.linspace(0, 1, 300, dtype=np.float32).reshape(1, 300),
@@ -195,7 +196,6 @@ SAVE = """
 import sys
 import numpy as np
 from kiloworlds.training.storage.checkpoint import CheckpointStore, Retention
-from kiloworlds.training.storage.run_files import read_events
 store = CheckpointStore(__import__("pathlib").Path(sys.argv[1]))
 arrays = {"state/learner/weights": np.full((1, 300), 2.0, np.float32)}
 print("ready", flush=True)
