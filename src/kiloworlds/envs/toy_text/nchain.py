@@ -63,7 +63,7 @@ class NChain(Environment):
         return Discrete(2)
 
     def render(self, state: NChainState) -> np.ndarray:
-        """The places by number, 64 pixels each, ten in a row; the one with the large reward is golden."""
+        """The places by number, 64 pixels each, ten in a row; that of the large reward is golden."""
         rows = -(-self.n // _MOST_IN_A_ROW)
         picture = GridPicture(rows, min(self.n, _MOST_IN_A_ROW), background="#cbd5e1")
         for place in range(self.n):
