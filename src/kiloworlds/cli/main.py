@@ -31,6 +31,7 @@ VERBS = {
     "play": ("play", "watch a trained agent: a GIF, an MP4 or text in the terminal"),
     "replay": ("replay", "make one step of a training again, such as one that gave NaN"),
     "compare": ("compare", "put runs side by side, in a table and in pictures"),
+    "report": ("report", "one HTML page about a run: curves, videos, settings"),
     "sweep": ("sweep", "look for good settings, many at once"),
     "crossplay": ("cross_play", "let agents of different seeds play with each other"),
     "list": ("list", "the environments there are"),

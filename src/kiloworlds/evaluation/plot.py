@@ -157,6 +157,16 @@ def plot_run(run: "Run", path: str | Path | None = None) -> Path:
         InvalidValueError: no episode has ended in the run.
     """
     path = Path(run.path) / "learning_curve.png" if path is None else Path(path)
+    plot_run_figure(run).savefig(path)
+    return path
+
+
+def plot_run_figure(run: "Run") -> Figure:
+    """The same as a figure.
+
+    Raises:
+        InvalidValueError: no episode has ended in the run.
+    """
     metrics = run.metrics
     if "rollout/ep_rew_mean" not in metrics:
         raise InvalidValueError(f"{run.path} has no learning curve: it holds no metrics.")
@@ -165,7 +175,7 @@ def plot_run(run: "Run", path: str | Path | None = None) -> Path:
     def by_seed(name: str) -> np.ndarray:
         return np.asarray(metrics[name], float).reshape(rows, -1)
 
-    figure = learning_curve(
+    return learning_curve(
         np.asarray(metrics["step"], float),
         np.asarray(metrics["seconds"], float),
         by_seed("rollout/ep_rew_mean"),
@@ -174,8 +184,6 @@ def plot_run(run: "Run", path: str | Path | None = None) -> Path:
         kinds={name.removeprefix(_KIND): by_seed(name) for name in metrics if _KIND in name},
         won=by_seed("rollout/win_rate") if "rollout/win_rate" in metrics else None,
     )
-    figure.savefig(path)
-    return path
 
 
 def run_title(config: dict[str, Any]) -> str:
