@@ -56,6 +56,9 @@ class Options(options.Common):
     replay_order: str | None = None
     """Repeat this run, whose environments went each at its own pace (--batch-size), exactly: results
     are taken in the order in which they arrived then."""
+    log: tuple[str, ...] | None = None
+    """Trackers that get the metrics too: tensorboard, wandb, mlflow, trackio. With --resume those of the
+    run if not given; --log alone is none."""
     supervise: options.Flag = False
     """Train in a process of its own, which is started again from its newest state if it crashes or
     hangs."""
@@ -237,6 +240,7 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
             resume=chosen.resume,
             override=chosen.override,
             replay_order=chosen.replay_order,
+            log=chosen.log,
             on_start=on_start,
             on_metrics=on_metrics,
             on_progress=on_metrics,
