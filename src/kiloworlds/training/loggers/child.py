@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kiloworlds.training.loggers.base import LoggedRun, Logger
-from kiloworlds.training.loggers.known import TRACKERS
+from kiloworlds.training.loggers.known import make_logger
 from kiloworlds.training.loggers.points import to_point
 from kiloworlds.training.run_errors import RunDirectoryError
 from kiloworlds.training.storage.metrics_file import read_rows
@@ -111,7 +111,7 @@ def main(name: str, descriptor: int) -> None:
     run = LoggedRun(**first["run"] | {"path": Path(first["run"]["path"])})
     watch = Watch(pipe.fileno(), Patience(**first["patience"]), reports)
     try:
-        logger = TRACKERS[name].make()
+        logger = make_logger(name)
         with _alone(run.path / FOLDER / f"{name}.log"):
             _serve(logger, run, pipe, watch, reports, run.path / FOLDER / f"{name}.step")
     except Exception as error:  # any of a tracker's

@@ -16,30 +16,31 @@ from kiloworlds.training.loggers.base import Logger
 
 @dataclass(frozen=True)
 class Tracker:
-    """Where a logger is, and what it needs.
+    """What a logger needs.
 
     Attributes:
-        logger: module and class.
-        package: which it imports.
-        install: what pip installs it by.
+        logger: its class, in the module `NAME_logger`.
+        package: which it imports when it is made or starts.
+        install: what pip installs that by.
     """
 
-    logger: tuple[str, str]
+    logger: str
     package: str
     install: str
 
-    def make(self) -> Logger:
-        """The logger; imports the tracker not before it starts."""
-        module, name = self.logger
-        return getattr(importlib.import_module(f"{__package__}.{module}"), name)()
-
 
 TRACKERS = {
-    "tensorboard": Tracker(("tensorboard", "TensorBoardLogger"), "tensorboardX", "tensorboardX"),
-    "wandb": Tracker(("wandb", "WandbLogger"), "wandb", "kiloworlds[wandb]"),
-    "mlflow": Tracker(("mlflow", "MlflowLogger"), "mlflow", "kiloworlds[mlflow]"),
-    "trackio": Tracker(("trackio", "TrackioLogger"), "trackio", "kiloworlds[trackio]"),
+    "tensorboard": Tracker("TensorBoardLogger", "tensorboardX", "tensorboardX"),
+    "wandb": Tracker("WandbLogger", "wandb", "kiloworlds[wandb]"),
+    "mlflow": Tracker("MlflowLogger", "mlflow", "kiloworlds[mlflow]"),
+    "trackio": Tracker("TrackioLogger", "trackio", "kiloworlds[trackio]"),
 }
+
+
+def make_logger(name: str) -> Logger:
+    """The logger of a tracker."""
+    module = importlib.import_module(f"{__package__}.{name}_logger")
+    return getattr(module, TRACKERS[name].logger)()
 
 
 def check_loggers(names: str | Sequence[str]) -> tuple[str, ...]:

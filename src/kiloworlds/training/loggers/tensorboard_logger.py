@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # pyright: ignore[reportMissingModuleSource]
 from tensorboardX import summary  # pyright: ignore[reportMissingImports]
 from tensorboardX.event_file_writer import EventsWriter  # pyright: ignore[reportMissingImports]
 from tensorboardX.proto import event_pb2  # pyright: ignore[reportMissingImports]
