@@ -66,8 +66,8 @@ class TensorBoardLogger:
         if folder not in self._writers:
             folder.mkdir(parents=True, exist_ok=True)
             known = set(folder.glob(_FILES))
-            # Two sessions may begin within a second, and the file's name tells no less.
-            writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+            # The name tells the second, and two sessions may begin within one; names are read in order.
+            writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
             self._writers[folder] = writer
             self._files += set(folder.glob(_FILES)) - known
             begins = event_pb2.SessionLog(status=event_pb2.SessionLog.START)

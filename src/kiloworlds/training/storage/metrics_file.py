@@ -147,11 +147,14 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], str | None]:
     rows: list[dict[str, Any]] = []
     with reading(file):
         *lines, end = file.read_text(encoding="utf-8", errors="replace").split("\n")
-    for index, line in enumerate([*lines, end] if end else lines):
+    if end:
+        lines.append(end)
+    for index, line in enumerate(lines):
         row = _parse(line)
         if row is None or (rows and _layout(row) != _layout(rows[0])):
-            is_torn = index == len(lines)
-            return rows, None if is_torn else _damage(file, index, lines[index:], end)
+            left_out = len(lines) - index
+            is_torn = bool(end) and left_out == 1
+            return rows, None if is_torn else _damage(file, index + 1, left_out)
         rows.append(row)
     return rows, None
 
@@ -165,10 +168,9 @@ def _parse(line: str) -> dict[str, Any] | None:
     return None if _layout(row) is None else row
 
 
-def _damage(file: Path, index: int, lines: list[str], end: str) -> str:
-    left_out = sum(bool(line.strip()) for line in [*lines, end])
+def _damage(file: Path, number: int, left_out: int) -> str:
     count = "1 line is" if left_out == 1 else f"{left_out:,} lines are"
-    where = f"{str(file)!r} is damaged in line {index + 1:,}"
+    where = f"{str(file)!r} is damaged in line {number:,}"
     return f"{where}: metrics end before it, and {count} left out."
 
 
