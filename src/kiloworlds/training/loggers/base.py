@@ -1,6 +1,6 @@
 """What a tracker is told, and what each must offer."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,7 +46,7 @@ class Point:
     step: int
     time: float
     values: dict[str, float]
-    by_seed: tuple[dict[str, float], ...] = field(default=())
+    by_seed: tuple[dict[str, float], ...] = ()
 
     @property
     def flat(self) -> dict[str, float]:

@@ -12,8 +12,10 @@ import json
 import os
 import select
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +118,9 @@ def main(name: str, descriptor: int) -> None:
             _serve(logger, run, pipe, watch, reports, run.path / FOLDER / f"{name}.step")
     except Exception as error:  # any of a tracker's
         watch.end()
+        traceback.print_exc()  # into its log, to which the report points
         reports.tell(failed=f"{type(error).__name__}: {' '.join(str(error).split())}")
-        raise  # for its log
+        sys.exit(1)
     reports.tell(closed=True)
 
 

@@ -206,7 +206,8 @@ class Feed:
             self._has_warned = True
         see = f" What it printed is in {str(self._log)!r}." if _has_content(self._log) else ""
         self._say(
-            f"the logger {self._name} {what}. Training goes on, and metrics.jsonl has all rows.{see}"
+            f"the logger {self._name} {what}. Training is as without it, and metrics.jsonl has all rows."
+            f"{see}"
         )
 
 
