@@ -7,8 +7,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
 from rich.console import Console
 from rich.text import Text
 
@@ -56,7 +57,7 @@ class Options(options.Common):
     replay_order: str | None = None
     """Repeat this run, whose environments went each at its own pace (--batch-size), exactly: results
     are taken in the order in which they arrived then."""
-    log: tuple[str, ...] | None = None
+    log: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[NAME ...]")] = None
     """Trackers that get the metrics too: tensorboard, wandb, mlflow, trackio. With --resume those of the
     run if not given; --log alone is none."""
     supervise: options.Flag = False
