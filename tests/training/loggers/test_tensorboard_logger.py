@@ -30,8 +30,7 @@ def log(tmp_path):
     def session(*points, step=0):
         logger = TensorBoardLogger()
         started = logger.start(LoggedRun(tmp_path, "identity", {"seed": 3}, step))
-        for each in points:
-            logger.log(each)
+        logger.log(points)
         logger.close(True)
         return started.newest
 
@@ -97,10 +96,10 @@ def test_damage_in_the_middle_ends_what_is_kept(tmp_path, log):
 def test_a_folder_that_was_deleted_is_an_error(tmp_path):
     logger = TensorBoardLogger()
     logger.start(LoggedRun(tmp_path, "identity", {}))
-    logger.log(point(10))
+    logger.log([point(10)])
     shutil.rmtree(tmp_path / "tensorboard")
     with pytest.raises(FileNotFoundError, match="was deleted"):
-        logger.log(point(20))
+        logger.log([point(20)])
     logger.close(False)
 
 

@@ -1,5 +1,6 @@
 """What a tracker is told, and what each must offer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,8 +81,8 @@ class Logger(Protocol):
         """Opens the run, or goes on with it."""
         ...
 
-    def log(self, point: Point) -> None:
-        """Takes a row. Steps only ever grow."""
+    def log(self, points: Sequence[Point]) -> None:
+        """Takes rows, all that wait. Steps only ever grow."""
         ...
 
     def close(self, ok: bool) -> None:

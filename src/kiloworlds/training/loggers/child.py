@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from kiloworlds.training.loggers.base import LoggedRun, Logger
+from kiloworlds.training.loggers.base import LoggedRun, Logger, Point
 from kiloworlds.training.loggers.known import make_logger
 from kiloworlds.training.loggers.points import to_point
 from kiloworlds.training.run_errors import RunDirectoryError
@@ -31,6 +31,7 @@ FOLDER = "loggers"
 """In the run directory: what trackers print, and how far they got."""
 
 _LOOK_SECONDS = 0.25
+_PIPE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def main(name: str, descriptor: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     os.set_inheritable(descriptor, False)  # else what a tracker starts keeps both pipes open
     reports = Reports(descriptor)
-    pipe = os.fdopen(os.dup(0), "rb")
+    pipe = os.fdopen(os.dup(0), "rb", buffering=0)
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     first = json.loads(pipe.readline() or "null")
@@ -133,38 +134,44 @@ def _serve(
     newest = _read(mark) if started.newest is None else started.newest
     is_ok = False
 
-    def log(row: dict[str, Any], moment: float) -> None:
-        if row["step"] > newest:  # else it has it already
-            with watch.call():
-                logger.log(to_point(row, moment))
-            if started.newest is None:
-                with contextlib.suppress(OSError):  # only a resumed run would need it
-                    mark.write_text(str(row["step"]))
+    def log(points: list[Point]) -> None:
+        points = [point for point in points if point.step > newest]  # else it has them already
+        if not points:
+            return
+        with watch.call():
+            logger.log(points)
+        if started.newest is None:
+            with contextlib.suppress(OSError):  # only a resumed run would need it
+                mark.write_text(str(points[-1].step))
 
-    for row, moment in _missing(run, newest):
-        log(row, moment)
-    for line in pipe:
-        message = json.loads(line)
-        is_ok = is_ok or message.get("ok", False)
-        if "row" in message:
-            log(message["row"], message["time"])
+    log(_missing(run, newest))
+    for messages in _waiting(pipe):
+        is_ok = any(message.get("ok", False) for message in messages)
+        log([to_point(message["row"], message["time"]) for message in messages if "row" in message])
     with watch.call():
         logger.close(is_ok)
 
 
-def _missing(run: LoggedRun, newest: int) -> Iterator[tuple[dict[str, Any], float]]:
+def _waiting(pipe: BinaryIO) -> Iterator[list[dict[str, Any]]]:
+    """The messages that have come, all at once, whenever some have."""
+    torn = b""
+    while data := os.read(pipe.fileno(), _PIPE_BYTES):
+        *lines, torn = (torn + data).split(b"\n")
+        yield [json.loads(line) for line in lines]
+
+
+def _missing(run: LoggedRun, newest: int) -> list[Point]:
     """Rows until now that the tracker does not have: it was chosen later, or was down."""
     if newest >= run.step:
-        return
+        return []
     try:
         rows, _ = read_rows(run.path)
     except RunDirectoryError:  # training goes on without, and says so where it matters
-        return
+        return []
     rows = [row for row in rows if row["step"] <= run.step]
     began = time.time() - (rows[-1]["seconds"] if rows else 0.0)
-    for row in rows:
-        if row["step"] > newest:
-            yield row, began + row["seconds"]  # as if training had never paused
+    # The times are as if training had never paused.
+    return [to_point(row, began + row["seconds"]) for row in rows]
 
 
 def _read(mark: Path) -> int:

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kiloworlds.training.loggers.base import LoggedRun, Point, Started
@@ -41,22 +42,24 @@ class MlflowLogger:
                 self._client.log_batch(self._id, params=batch)
         return Started(f"mlflow ui --backend-store-uri {mlflow.get_tracking_uri()}", newest)
 
-    def log(self, point: Point) -> None:
-        milliseconds = int(point.time * 1000)
-        metrics = [
-            self._entities.Metric(_allowed(name), value, milliseconds, point.step)
-            for name, value in point.flat.items()
-        ]
-        # The step itself comes last: it tells that the row is whole.
-        metrics.sort(key=lambda metric: metric.key == STEP)
-        for batch in _batches(metrics, _METRICS):
+    def log(self, points: Sequence[Point]) -> None:
+        metrics = []
+        for point in points:
+            milliseconds = int(point.time * 1000)
+            # The step itself comes last: it tells that the row is whole.
+            for name in sorted(point.flat, key=lambda name: name == STEP):
+                value = point.flat[name]
+                metrics.append(
+                    self._entities.Metric(_allowed(name), value, milliseconds, point.step)
+                )
+        for batch in _batches(metrics, _METRICS):  # a call takes long, whatever it carries
             self._client.log_batch(self._id, metrics=batch)
 
     def close(self, ok: bool) -> None:
         self._client.set_terminated(self._id, "FINISHED" if ok else "FAILED")
 
 
-def _batches(items: list[Any], most: int):
+def _batches(items: list[Any], most: int) -> Iterator[list[Any]]:
     remaining = iter(items)
     while batch := list(itertools.islice(remaining, most)):
         yield batch

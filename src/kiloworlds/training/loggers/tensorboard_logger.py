@@ -8,7 +8,7 @@ import os
 import shlex
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,11 @@ class TensorBoardLogger:
             self._write(self._folder, event_pb2.Event(wall_time=time.time(), summary=text))
         return Started(f"tensorboard --logdir {shlex.quote(str(run.path))}", newest)
 
-    def log(self, point: Point) -> None:
-        self._write_scalars(self._folder, point, point.values)
-        for index, values in enumerate(point.by_seed):
-            self._write_scalars(self._folder / f"seed_{index}", point, values)
+    def log(self, points: Sequence[Point]) -> None:
+        for point in points:
+            self._write_scalars(self._folder, point, point.values)
+            for index, values in enumerate(point.by_seed):
+                self._write_scalars(self._folder / f"seed_{index}", point, values)
         for writer in self._writers.values():
             writer.flush()
         for file in self._files:

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from kiloworlds.training.loggers.base import LoggedRun, Point, Started
@@ -33,8 +34,9 @@ class TrackioLogger:
         self._raise_wrong()
         return Started(f"trackio show --project {project}", None)
 
-    def log(self, point: Point) -> None:
-        self._run.log(point.flat, step=point.step)
+    def log(self, points: Sequence[Point]) -> None:
+        for point in points:
+            self._run.log(point.flat, step=point.step)
         self._raise_wrong()
 
     def close(self, ok: bool) -> None:

@@ -1,6 +1,7 @@
 """Weights & Biases. Its own variables (`WANDB_API_KEY`, `WANDB_PROJECT`, `WANDB_MODE`, ...) hold."""
 
 import os
+from collections.abc import Sequence
 
 from kiloworlds.training.loggers.base import LoggedRun, Point, Started
 
@@ -27,8 +28,9 @@ class WandbLogger:
             return Started(f"wandb sync {os.path.dirname(self._run.dir)}", None)
         return Started(str(self._run.url), self._run.starting_step - 1)
 
-    def log(self, point: Point) -> None:
-        self._run.log(point.flat, step=point.step)
+    def log(self, points: Sequence[Point]) -> None:
+        for point in points:
+            self._run.log(point.flat, step=point.step)
 
     def close(self, ok: bool) -> None:
         self._run.finish(exit_code=0 if ok else 1)
