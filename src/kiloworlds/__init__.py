@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from kiloworlds.compat.pettingzoo import to_pettingzoo
     from kiloworlds.core.environment import AgentKind, Environment, MultiAgentEnvironment, Step
     from kiloworlds.core.registry import list_envs, make_environment, register
+    from kiloworlds.profiling.tuning.autotune import autotune
     from kiloworlds.training.run import Run, load
     from kiloworlds.training.train import train
     from kiloworlds.vector.make import make
@@ -21,6 +22,7 @@ __all__ = [
     "PixelOptions",
     "Run",
     "Step",
+    "autotune",
     "list_envs",
     "load",
     "make",
@@ -38,6 +40,7 @@ _HOME = {
     "PixelOptions": "vector.pixels",
     "Run": "training.run",
     "Step": "core.environment",
+    "autotune": "profiling.tuning.autotune",
     "list_envs": "core.registry",
     "load": "training.run",
     "make": "vector.make",

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import kiloworlds
-from kiloworlds.cli import options
+from kiloworlds.cli import options, training_flags
 from kiloworlds.cli import train as train_command
 from kiloworlds.cli.settings import settings_of
 from kiloworlds.training.config import ALGORITHMS, setting_names
@@ -253,15 +253,24 @@ def test_says_that_steps_are_rounded_up(command, tmp_path):
 
 
 def test_flags_win_over_the_preset_of_atari():
-    settings, _ = train_command._parse("ppo", "ALE/Breakout-v5", {}, [])
-    assert settings["preprocessing"] == "atari"
-    for given, read in (('{"size": 42}', '{"size": 42}'), ("None", None)):
-        settings, _ = train_command._parse("ppo", "ALE/Breakout-v5", {}, ["--preprocessing", given])
-        assert settings["preprocessing"] == read
-    settings, _ = train_command._parse(
-        "ppo", "ALE/Breakout-v5", {"preprocessing": {"size": 42}}, []
-    )
-    assert settings["preprocessing"] == '{"size": 42}'
+    def preprocessing(*flags, old=None):
+        words = ("ppo", "ALE/Breakout-v5", *flags)
+        asked = training_flags.read("train", words, train_command.Options, "", old)
+        return asked.settings["preprocessing"]
+
+    assert preprocessing() == "atari"
+    assert preprocessing("--preprocessing", '{"size": 42}') == {"size": 42}
+    assert preprocessing("--preprocessing", "None") is None
+    assert preprocessing(old={"preprocessing": {"size": 42}}) == {"size": 42}
+
+
+def test_knows_which_settings_were_given(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("gamma: 0.9\n")
+    words = ("ppo", "CartPole-v1", "-n", "512", "--num-envs=4", "--config", str(file), "--json")
+    asked = training_flags.read("train", words, train_command.Options, "")
+    assert asked.given == {"total_steps", "num_envs", "gamma"}
+    assert asked.settings["num_envs"] == 4
 
 
 def test_a_trainer_that_starts_again_has_the_same_flags(command, tmp_path, monkeypatch):

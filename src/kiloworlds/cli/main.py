@@ -37,6 +37,7 @@ VERBS = {
     "list": ("list", "the environments there are"),
     "check": ("check", "find out what is wrong with an environment of your own"),
     "doctor": ("doctor", "find out whether this machine is fit, and what is missing"),
+    "profile": ("profile", "where the time of a training goes, and what would make it faster"),
     "bench": ("bench", "how many steps per second an environment runs at"),
 }
 ALIASES = {"enjoy": "play", "evaluate": "eval", "ls": "list", "benchmark": "bench"}

@@ -8,6 +8,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from rich.console import Console
+from rich.table import Table
+
 
 @contextlib.contextmanager
 def results_only_on_stdout(as_json: bool) -> Iterator[None]:
@@ -30,6 +33,15 @@ def print_json(result: dict[str, Any] | list[Any]) -> None:
     json.dump(_plain(result), target, indent=2, allow_nan=False)
     target.write("\n")
     target.flush()
+
+
+def say(console: Console, name: str, words: str) -> None:
+    """Prints a line of words with a name before it."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=12, style="dim")
+    table.add_column(overflow="fold")
+    table.add_row(name, words)
+    console.print(table)
 
 
 def _plain(value: Any) -> Any:

@@ -13,15 +13,12 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from kiloworlds.cli import options
-from kiloworlds.cli.config_file import read_config_file
+from kiloworlds.cli import autotuning, options, training_flags
 from kiloworlds.cli.display import make_display, mean_and_spread, outcome, spread_text
-from kiloworlds.cli.settings import flags_class, settings_by_class, settings_of
 from kiloworlds.core.checks import require_number
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.task import reward_threshold
-from kiloworlds.training.config import ALGORITHMS, TrainConfig, build_config
-from kiloworlds.training.presets import preset
+from kiloworlds.training.config import TrainConfig, build_config
 
 DESCRIPTION = """\
 Trains an agent: kiloworlds train ALGORITHM ENV [flags].
@@ -33,23 +30,14 @@ environment is named, the defaults below are those of its preset. Parameters of 
 
 _SIGNALLED = 128  # plus the signal's number, as shells have it
 _ROUNDED_UP = 1.01  # below a hundredth more steps nobody wants to hear of it
-_NAMED = {
-    "--algo": "algorithm",
-    "--algorithm": "algorithm",
-    "--env": "env_id",
-    "--env-id": "env_id",
-    "--config": "config",
-}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(options.Common):
+class Options(autotuning.Options):
     """Flags of `train` beside the settings."""
 
     run_dir: str | None = None
     """Directory of the run; runs/ALGORITHM/ENV_1, ENV_2, ... if not given."""
-    config: Path | None = None
-    """YAML or JSON file with settings, such as the config.yaml of an earlier run."""
     resume: options.Flag = False
     """Go on with the run in --run-dir from its newest checkpoint; its settings are the defaults."""
     override: options.Flag = False
@@ -69,34 +57,17 @@ class Options(options.Common):
 
 def run(arguments: list[str]) -> int:
     """Runs the command and returns its exit code."""
-    words = arguments
-    arguments, env_flags = options.split_env_flags(arguments)
-    arguments, named = _split_names(arguments)
-    from_file: dict[str, Any] = {}
-    if "config" in named:
-        kinds: dict[str, Any] = {"algorithm": str, "env_id": str}
-        for known in ALGORITHMS:
-            kinds |= {name: setting.kind for name, setting in settings_of(known).items()}
-        from_file = read_config_file(Path(named["config"]), kinds)
     old = _settings_of_old_run(arguments)
-    from_file = old | from_file
-    algorithm = named.get("algorithm", from_file.pop("algorithm", None))
-    env_id = named.get("env_id", from_file.pop("env_id", None))
-    if "-h" in arguments or "--help" in arguments:
-        algorithm, env_id = algorithm or "ppo", env_id or ""
-    if algorithm is None or env_id is None:
-        where = f", and {named['config']} names neither" if "config" in named else ""
+    asked = training_flags.read("train", arguments, Options, DESCRIPTION, old)
+    chosen = asked.options
+    if (chosen.autotune or chosen.autotune_again) and (chosen.resume or chosen.replay_order):
         raise InvalidValueError(
-            f"train needs an algorithm and an environment before the flags{where}, such as: "
-            "kiloworlds train ppo CartPole-v1."
+            "--autotune is for a training that begins: one that goes on, or is repeated, has its "
+            "settings."
         )
-    settings, chosen = _parse(algorithm, env_id, from_file, arguments)
     if chosen.supervise:
-        return _supervise(words, chosen)
-    settings["env_kwargs"] = settings["env_kwargs"] | env_flags
-    if (settings["preprocessing"] or "").startswith("{"):
-        settings["preprocessing"] = options.mapping(settings["preprocessing"])
-    return _train(algorithm, env_id, settings, chosen)
+        return _supervise(arguments, chosen)
+    return _train(asked)
 
 
 def _supervise(words: Sequence[str], chosen: Options) -> int:
@@ -110,6 +81,7 @@ def _supervise(words: Sequence[str], chosen: Options) -> int:
     command = [sys.executable, "-m", "kiloworlds.cli.main", "train"]
     same = _without(words, "--supervise")
     again = _without(_without(same, "--resume"), "--run-dir", takes_value=True)
+    again = _without(_without(again, "--autotune"), "--autotune-again")  # the run has its settings
     supervisor = Supervisor(
         [*command, *same],
         lambda path: [*command, *again, "--run-dir", str(path), "--resume"],
@@ -155,63 +127,13 @@ def _value_of(wanted: str, arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _split_names(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Takes the leading words and the flags of `_NAMED` out of `arguments`.
-
-    They are needed before the rest can be read: they decide which settings there are.
-    """
-    words = list(arguments)
-    named: dict[str, str] = {}
-    for name in ("algorithm", "env_id"):
-        if words and not words[0].startswith("-"):
-            named[name] = words.pop(0)
-    rest: list[str] = []
-    remaining = iter(words)
-    for word in remaining:
-        flag, equals, value = word.partition("=")
-        if flag not in _NAMED:
-            rest.append(word)
-            continue
-        if not equals:
-            value = next(remaining, "")
-        if not value:
-            raise InvalidValueError(f"{flag} needs a value.")
-        if named.get(_NAMED[flag], value) != value:
-            raise InvalidValueError(f"{named[_NAMED[flag]]} and {flag} {value}: give one of them.")
-        named[_NAMED[flag]] = value
-    return rest, named
-
-
-def _parse(
-    algorithm: str, env_id: str, from_file: dict[str, Any], arguments: Sequence[str]
-) -> tuple[dict[str, Any], Options]:
-    """The settings by name, and the other flags."""
-    own, learner = settings_by_class(algorithm)
-    defaults = build_config(algorithm, env_id, preset(algorithm, env_id) | from_file).as_dict()
-    training_class = flags_class("Training", own, defaults)
-    learner_class = flags_class("Algorithm", learner, defaults)
-
-    # The classes of the settings are known only now, so this one is built here too.
-    command = dataclasses.make_dataclass(
-        "Command",
-        [
-            ("training", training_class, dataclasses.field(default_factory=training_class)),
-            ("algorithm", learner_class, dataclasses.field(default_factory=learner_class)),
-        ],
-        bases=(Options,),
-        frozen=True,
-    )
-    verb = f"train {algorithm} {env_id or 'ENV'}"
-    chosen = options.parse(command, arguments, verb, DESCRIPTION)
-    settings = {name: getattr(chosen.training, name) for name in own}
-    return settings | {name: getattr(chosen.algorithm, name) for name in learner}, chosen
-
-
-def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Options) -> int:
+def _train(asked: training_flags.Asked[Options]) -> int:
     from kiloworlds.training.train import train_config
 
-    config = build_config(algorithm, env_id, settings)
+    algorithm, env_id, chosen = asked.algorithm, asked.env_id, asked.options
     console = options.console(chosen.json)
+    settings, tuned = autotuning.autotuned(asked, console)
+    config = build_config(algorithm, env_id, settings)
     seeds = config.num_seeds
     total_steps = config.num_updates * config.steps_per_update
     title = f"{algorithm} · {env_id}" + (f" · {seeds} seeds" if seeds > 1 else "")
@@ -263,6 +185,7 @@ def _train(algorithm: str, env_id: str, settings: dict[str, Any], chosen: Option
                 "final_returns": last.get("rollout/ep_rew_mean"),
                 "learning_curve": curve,
                 "interrupted": result.interrupted,
+                "autotune": None if tuned is None else tuned.as_dict(),
             }
         )
     words = options.run_words(result.path, env_id, chosen.imports)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 import re
 from pathlib import Path
 
@@ -18,6 +19,12 @@ def usable_cores() -> int:
     """The cores this process may use: its affinity and its container's quota, not the machine's."""
     cores, quota = affinity_cores(), cpu_quota()
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def processor() -> str:
+    """The processor's name, such as "Intel(R) Xeon(R) CPU @ 2.80GHz"; "" where it is not known."""
+    found = re.search(r"^model name\s*: (.*)$", _read(Path("/proc/cpuinfo")), re.MULTILINE)
+    return found[1].strip() if found else platform.processor()
 
 
 def cpu_quota(

@@ -290,7 +290,7 @@ _Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def _curve(part: _Part, metric: str, remark: Callable[[str], None]) -> _Curve:
     run = part.run
-    metrics = run.metrics
+    metrics = run.read_metrics(remark)
     if not len(metrics.get("step", ())):
         raise InvalidValueError(f"{str(run.path)!r} holds no metrics: nothing was trained yet.")
     if metric not in metrics:

@@ -88,6 +88,9 @@ class TrainConfig:
     devices: int | None = None
     """Devices the seeds (or, for one seed, the environments) are spread over; None: as many as leave
     the result as it is."""
+    threads_per_device: int | None = None
+    """Threads of XLA for each device that a CPU is split into; None: one where networks are small, else
+    all cores."""
 
     @property
     def steps_per_update(self) -> int:
@@ -150,7 +153,7 @@ class TrainConfig:
             require_number(name, getattr(self, name), 1, whole=True)
         if self.preprocessing is not None:
             pixel_options(self.preprocessing)
-        for name in ("devices", "num_workers"):
+        for name in ("devices", "num_workers", "threads_per_device"):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), 1, whole=True)
         if self.step_timeout is not None:

@@ -36,7 +36,7 @@ def make_training(config: TrainConfig) -> FusedLoop | HostTraining | HostAgentsT
             f"population: many settings are trained in one program for compiled environments, and "
             f"{config.env_id} runs outside XLA: train one after the other, or see `kiloworlds sweep`."
         )
-    backend = _host_backend(config) if config.backend == "auto" else config.backend
+    backend = choose_host_backend(config) if config.backend == "auto" else config.backend
     options: dict[str, Any] = {}
     if backend in ("process", "thread"):  # a fault costs an episode, not the training
         options = {
@@ -65,7 +65,7 @@ def make_training(config: TrainConfig) -> FusedLoop | HostTraining | HostAgentsT
         raise
 
 
-def _host_backend(config: TrainConfig) -> str:
+def choose_host_backend(config: TrainConfig) -> str:
     """The fastest executor for an environment that is not compiled."""
     asks_for_pool = config.batch_size is not None  # each environment at its own pace
     if not asks_for_pool and native_engine(config.env_id, config.preprocessing, config.env_kwargs):

@@ -40,6 +40,13 @@ class Placement(NamedTuple):
     axis: Axis | None
 
 
+class Split(NamedTuple):
+    """Devices that a CPU is presented as, and XLA's threads of each."""
+
+    devices: int
+    threads: int
+
+
 def configure_devices(config: TrainConfig) -> None:
     """Sets JAX up for a training, before its first computation.
 
@@ -47,6 +54,12 @@ def configure_devices(config: TrainConfig) -> None:
     networks are small: measured on two cores, XLA's own threads made small networks slower, unless
     several agents fill the minibatches.
     """
+    split = cpu_split(config)
+    configure(cpu_devices=split.devices, threads_per_device=split.threads)
+
+
+def cpu_split(config: TrainConfig) -> Split:
+    """How a training splits the CPU."""
     cores = available_cores()
     wanted = min(config.devices or _largest_divisor(config.num_members, cores), cores)
     if config.devices is None and wanted == 1 and _splits_networks(config):
@@ -55,7 +68,7 @@ def configure_devices(config: TrainConfig) -> None:
     if config.max_staleness:  # one device learns while the other acts
         wanted = min(2, cores)
     small = not convolves and _widest_layer(config) <= _SMALL_LAYER and not _threads_pay(config)
-    configure(cpu_devices=wanted, threads_per_device=1 if small else max(1, cores // wanted))
+    return Split(wanted, config.threads_per_device or (1 if small else max(1, cores // wanted)))
 
 
 def choose_placement(config: TrainConfig) -> Placement:

@@ -8,6 +8,7 @@ MAY_CHANGE = {
     "total_steps",
     "num_envs",
     "devices",
+    "threads_per_device",
     "num_workers",
     "batch_size",
     "step_timeout",

@@ -20,6 +20,8 @@ from tensorboardX.proto import event_pb2  # pyright: ignore[reportMissingImports
 
 from kiloworlds.training.loggers.base import LoggedRun, Point, Started
 
+Event: Any = getattr(event_pb2, "Event")  # noqa: B009: made as the module is imported
+SessionLog: Any = getattr(event_pb2, "SessionLog")  # noqa: B009
 _FOLDER = "tensorboard"
 _FILES = "events.out.tfevents.*"
 _HEADER = struct.Struct("<QI")  # length and its checksum; then the event and its own
@@ -38,7 +40,7 @@ class TensorBoardLogger:
         newest = cut_back(self._folder, run.step)
         if newest < 0:
             text = summary.text("config", f"```\n{yaml.safe_dump(run.config, sort_keys=False)}```")
-            self._write(self._folder, event_pb2.Event(wall_time=time.time(), summary=text))
+            self._write(self._folder, Event(wall_time=time.time(), summary=text))
         return Started(f"tensorboard --logdir {shlex.quote(str(run.path))}", newest)
 
     def log(self, points: Sequence[Point]) -> None:
@@ -58,9 +60,7 @@ class TensorBoardLogger:
 
     def _write_scalars(self, folder: Path, point: Point, values: dict[str, float]) -> None:
         entries = [summary.Summary.Value(tag=tag, simple_value=x) for tag, x in values.items()]
-        event = event_pb2.Event(
-            step=point.step, wall_time=point.time, summary=summary.Summary(value=entries)
-        )
+        event = Event(step=point.step, wall_time=point.time, summary=summary.Summary(value=entries))
         self._write(folder, event)
 
     def _write(self, folder: Path, event: Any) -> None:
@@ -71,10 +71,10 @@ class TensorBoardLogger:
             writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
             self._writers[folder] = writer
             self._files += set(folder.glob(_FILES)) - known
-            begins = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            begins = SessionLog(status=SessionLog.START)
             # A TensorBoard that has read what was cut off forgets it.
             writer.write_event(
-                event_pb2.Event(step=self._begins_at, wall_time=time.time(), session_log=begins)
+                Event(step=self._begins_at, wall_time=time.time(), session_log=begins)
             )
         self._writers[folder].write_event(event)
 
@@ -119,6 +119,6 @@ def _events(content: Any) -> Iterator[tuple[Any, int]]:
             return
         data = content.read(length + _CHECKSUM)[:length]
         try:
-            yield event_pb2.Event.FromString(data), content.tell()
+            yield Event.FromString(data), content.tell()
         except DecodeError:
             return

@@ -134,6 +134,12 @@ class FusedTraining(FusedLoop):
         )
         return state, UpdateMetrics(episodes, metrics, fault), broken
 
+    def _collect(self, state: LoopState) -> tuple[LoopState, PyTree]:
+        act_key, _ = self._update_keys(state.key, state.updates)
+        environments, observation, rollout, episodes = self._rollout(state, act_key)
+        state = self._moved(state, environments, observation)
+        return state._replace(updates=state.updates + 1), (rollout, episodes)
+
     def _actions(self, state: LoopState) -> PyTree:
         act_key, _ = self._update_keys(state.key, state.updates)
         _, _, rollout, _ = self._rollout(state, act_key)
@@ -143,4 +149,4 @@ class FusedTraining(FusedLoop):
         environments, observation = self._vector.start_over(
             state.environments, broken, state.observation
         )
-        return state._replace(environments=environments, observation=observation)
+        return self._moved(state, environments, observation)

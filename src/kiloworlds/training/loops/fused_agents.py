@@ -183,6 +183,23 @@ class FusedAgentsTraining(FusedLoop):
         state = state._replace(learner=learner, carried=carried, updates=state.updates + 1)
         return state, UpdateMetrics(episodes, metrics, fault), broken
 
+    def _collect(self, state: AgentsLoopState) -> tuple[AgentsLoopState, PyTree]:
+        act_key, _ = self._update_keys(state.key, state.updates)
+        state, experience, episodes = self._one_rollout(state, act_key)
+        return state._replace(updates=state.updates + 1), (experience, episodes)
+
+    def _stored(self, step: VectorStep) -> PyTree:
+        return step.observation, _left_of(step)
+
+    def _moved(
+        self, state: AgentsLoopState, environments: VectorState, observation: PyTree
+    ) -> AgentsLoopState:
+        return state._replace(
+            environments=environments,
+            observation=observation,
+            agents=self._vector.agents(environments),
+        )
+
     def _actions(self, state: AgentsLoopState) -> PyTree:
         act_key, _ = self._update_keys(state.key, state.updates)
         return self._one_rollout(state, act_key)[1].action
@@ -192,12 +209,8 @@ class FusedAgentsTraining(FusedLoop):
             state.environments, broken, state.observation
         )
         everybody = jnp.broadcast_to(broken[:, None], state.agents.alive.shape)
-        return state._replace(
-            environments=environments,
-            observation=observation,
-            agents=self._vector.agents(environments),
-            memory=self.algorithm.forget(state.memory, everybody, broken),
-        )
+        state = self._moved(state, environments, observation)
+        return state._replace(memory=self.algorithm.forget(state.memory, everybody, broken))
 
 
 def _left_of(step: VectorStep) -> VectorStep:

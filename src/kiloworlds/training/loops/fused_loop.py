@@ -27,7 +27,7 @@ from kiloworlds.training.loops import guard
 from kiloworlds.training.loops.guard import Fault
 from kiloworlds.training.placement import Axis, choose_placement
 from kiloworlds.training.storage.arrays import Arrays, from_arrays, to_arrays
-from kiloworlds.vector.functional import VectorFunctions, VectorState, step_keys
+from kiloworlds.vector.functional import VectorFunctions, VectorState, VectorStep, step_keys
 
 CHUNK = 256
 """At most so many updates run per call of the compiled program."""
@@ -155,6 +155,10 @@ class FusedLoop:
         """One rollout and what is learnt from it; and which environments broke and must start over."""
 
     @abstractmethod
+    def _collect(self, state: Any) -> tuple[Any, PyTree]:
+        """A rollout that nothing is learnt from: the state after it, and what it gave."""
+
+    @abstractmethod
     def _start_over(self, state: Any, broken: Bool[Array, " N"]) -> Any:
         """The state with new episodes in these environments."""
 
@@ -206,24 +210,26 @@ class FusedLoop:
         Args:
             function: of all seeds.
             takes, gives: what its arguments and results are: one of `keys`, `state`, `vector` (the part
-                of it that is of the environments), `metrics`, `environments` (`[S, N, ...]`), `number`
-                (the same everywhere).
+                of it that is of the environments), `metrics`, `environments` (`[S, N, ...]`), `steps`
+                (`[S, T, N, ...]`), `number` (the same everywhere), `unread` (what nobody looks at).
         """
         if self._mesh is None:
             return function
         everywhere = PartitionSpec()
         specs: dict[str, Any] = dict.fromkeys(
-            ("keys", "state", "vector", "metrics", "environments", "number"), everywhere
+            ("keys", "state", "vector", "metrics", "environments", "steps", "number", "unread"),
+            everywhere,
         )
         match self._axis:
             case Axis.SEEDS:
                 specs |= dict.fromkeys(
-                    ("keys", "state", "vector", "metrics", "environments"),
+                    ("keys", "state", "vector", "metrics", "environments", "steps"),
                     PartitionSpec(Axis.SEEDS),
                 )
             case Axis.ENVIRONMENTS:
                 specs["state"], specs["vector"] = self._state_on_devices(), split_vector_state()
                 specs["environments"] = PartitionSpec(None, Axis.ENVIRONMENTS)
+                specs["steps"] = PartitionSpec(None, None, Axis.ENVIRONMENTS)
             case _:
                 pass
         return jax.shard_map(
@@ -436,6 +442,54 @@ class FusedLoop:
     def environment_with(self, parameters: PyTree) -> Environment:
         """One of the environments, with what is its own."""
         return self._vector.with_parameters(parameters)
+
+    # Parts of an update by themselves, for whoever wants to know how long each takes.
+
+    def actions(self, state: Any) -> PyTree:
+        """What is done in the next rollout, `[S, T, N, ...]`."""
+        return jax.jit(self._spread(jax.vmap(self._actions), "state", gives="steps"))(state)
+
+    def collecting(self, state: Any) -> Compiled:
+        """Compiles `(state, count) -> (state, _)`: rollouts that nothing is learnt from."""
+        return self._repeated(jax.vmap(self._collect), state)
+
+    def stepping(self, state: Any, actions: PyTree) -> Compiled:
+        """Compiles `(state, count, actions) -> (state, _)`: as many times the steps of a rollout, in
+        which the environments take given `actions` `[S, T, N, ...]` and no policy acts."""
+        return self._repeated(jax.vmap(self._step_only), state, actions)
+
+    def _repeated(self, one: Callable, state: Any, *given: PyTree) -> Compiled:
+        """Compiles many calls of `one(state, *given)` into one program, as training has them; every
+        call computes all that it returns beside the state, and the last one's is returned."""
+
+        def run(state, count, *given):
+            shapes = jax.eval_shape(one, state, *given)[1]
+            nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            return jax.lax.fori_loop(
+                0, count, lambda _, carry: one(carry[0], *given), (state, nothing)
+            )
+
+        takes = ("state", "number", *(["steps"] * len(given)))
+        spread = self._spread(run, *takes, gives=("state", "unread"))
+        return jax.jit(spread, donate_argnums=0).lower(state, jnp.int32(1), *given).compile()
+
+    def _step_only(self, state: Any, actions: PyTree) -> tuple[Any, PyTree]:
+        def one_step(carry, action):
+            environments, step = self._vector.step(carry[0], action)
+            return (environments, step.observation), self._stored(step)
+
+        (environments, observation), steps = jax.lax.scan(
+            one_step, (state.environments, state.observation), actions
+        )
+        return self._moved(state, environments, observation), steps
+
+    def _stored(self, step: VectorStep) -> PyTree:
+        """What of a step a rollout stores."""
+        return step
+
+    def _moved(self, state: Any, environments: VectorState, observation: PyTree) -> Any:
+        """The state with its environments elsewhere."""
+        return state._replace(environments=environments, observation=observation)
 
     def host_metrics(self) -> dict[str, float]:
         """None: everything happens in one program."""

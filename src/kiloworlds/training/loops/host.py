@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import AutoresetMode
+from jax.stages import Compiled
 
 from kiloworlds.algorithms.ppo import PPO, PPOState
 from kiloworlds.core.errors import InvalidValueError, StateUnavailableError
@@ -215,6 +216,36 @@ class HostTraining:
         fault = guard.with_learner(fault, guard.all_finite(learner))
         learner, return_so_far = guard.keep(fault.field > 0, old, (learner, return_so_far))
         return learner, return_so_far, metrics, fault
+
+    # For whoever wants to know where the time goes.
+
+    def collect(self, state: HostState) -> HostState:
+        """A rollout that nothing is learnt from."""
+        self._actors.rollout(state.updates)
+        self._publish(state.updates + 1, state.learner)
+        return state._replace(updates=state.updates + 1)
+
+    def learning(self, state: HostState) -> tuple[HostState, Compiled]:
+        """Collects a rollout that nothing is learnt from; the program that learns from such."""
+        collected = self._actors.rollout(state.updates)
+        self._publish(state.updates + 1, state.learner)
+        program = self._update.lower(
+            state.learner,
+            collected.rollout,
+            state.return_so_far,
+            self._learning_key(self._key, state.updates),
+            jnp.float32(self.config.settings.learning_rate),
+        ).compile()
+        return state._replace(updates=state.updates + 1), program
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds since the last call of `host_metrics`, by activity."""
+        return self._stopwatch.seconds()
+
+    @property
+    def pool(self) -> PoolExecutor | None:
+        """The workers; None where there are none."""
+        return self.envs if isinstance(self.envs, PoolExecutor) else None
 
     @property
     def takes_turns(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.stages import Compiled
 from jaxtyping import PyTree
 
 from kiloworlds.algorithms.experience import AgentsExperience, AgentsSeen
@@ -32,6 +33,7 @@ from kiloworlds.training.loops.host_state import (
 from kiloworlds.training.loops.stopwatch import Stopwatch
 from kiloworlds.training.storage.arrays import Arrays, from_arrays, to_arrays
 from kiloworlds.vector.pettingzoo import PettingZooVectorEnv
+from kiloworlds.vector.process.pool import PoolExecutor
 
 _CARRIED = "carried"
 
@@ -153,10 +155,7 @@ class HostAgentsTraining:
         return run_updates(self._one_update, state, count, stop)
 
     def _one_update(self, state: HostAgentsState) -> tuple[HostAgentsState, UpdateMetrics]:
-        progress = np.float32(state.updates / self.config.num_updates)
-        keys = self._keys(self._key, state.updates)
-        policy = self.algorithm.policy(state.learner, progress)
-        experience, episodes = self._collect(policy, keys)
+        experience, keys, progress, episodes = self._rollout_of(state)
         began = time.perf_counter()
         carried = state.carried
         if carried is None:  # its shapes are those of the experience
@@ -173,6 +172,44 @@ class HostAgentsTraining:
         return HostAgentsState(learner, carried, state.updates + 1), UpdateMetrics(
             episodes, metrics, jax.tree.map(np.asarray, fault)
         )
+
+    # For whoever wants to know where the time goes.
+
+    def collect(self, state: HostAgentsState) -> HostAgentsState:
+        """A rollout that nothing is learnt from."""
+        self._rollout_of(state)
+        return state._replace(updates=state.updates + 1)
+
+    def learning(self, state: HostAgentsState) -> tuple[HostAgentsState, Compiled]:
+        """Collects a rollout that nothing is learnt from; the program that learns from such."""
+        experience, keys, progress, _ = self._rollout_of(state)
+        carried = state.carried
+        if carried is None:
+            carried = self.algorithm.carry(self.config.num_envs, experience)
+        program = self._update.lower(
+            state.learner, experience, carried, keys[-1], progress
+        ).compile()
+        return state._replace(updates=state.updates + 1), program
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds since the last call of `host_metrics`, by activity."""
+        return self._stopwatch.seconds()
+
+    @property
+    def pool(self) -> PoolExecutor | None:
+        """The workers; None where there are none."""
+        executor = self._envs.executor
+        return executor if isinstance(executor, PoolExecutor) else None
+
+    def _rollout_of(
+        self, state: HostAgentsState
+    ) -> tuple[AgentsExperience, jax.Array, np.float32, Episodes]:
+        """A rollout with the policy of a state, the keys of its update and how far training is."""
+        progress = np.float32(state.updates / self.config.num_updates)
+        keys = self._keys(self._key, state.updates)
+        policy = self.algorithm.policy(state.learner, progress)
+        experience, episodes = self._collect(policy, keys)
+        return experience, keys, progress, episodes
 
     def _collect(self, policy: PyTree, keys: jax.Array) -> tuple[AgentsExperience, Episodes]:
         rows, first_memory = [], None

@@ -14,6 +14,10 @@ class Stopwatch:
         """Counts `seconds` for an activity."""
         self._seconds[activity] = self._seconds.get(activity, 0.0) + seconds
 
+    def seconds(self) -> dict[str, float]:
+        """Each activity's seconds since the last call of `shares`."""
+        return dict(self._seconds)
+
     def shares(self) -> dict[str, float]:
         """Each activity's share of the time since the last call."""
         seconds, self._seconds = self._seconds, {}

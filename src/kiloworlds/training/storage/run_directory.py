@@ -11,7 +11,6 @@ checkpoints/      everything that determines how it goes on (`kiloworlds.trainin
 videos/, *.png    made by `kiloworlds play` and at the end of training
 """
 
-import contextlib
 import os
 import platform
 import re
@@ -26,6 +25,7 @@ import numpy as np
 
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.machine import processor
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.run_errors import RunDirectoryError
 
@@ -90,7 +90,7 @@ def environment_facts(config: TrainConfig, backend: str) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         **versions(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": available_cores(),
         "jax_backend": jax.default_backend(),
         "jax_devices": [str(device) for device in jax.devices()],
@@ -123,14 +123,6 @@ def write_whole(file: Path, text: str) -> None:
     unfinished = file.with_name(f".{file.name}-{os.getpid()}")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(file)
-
-
-def _processor() -> str:
-    with contextlib.suppress(FileNotFoundError):  # only Linux has it
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def _git_commit() -> str | None:

@@ -507,6 +507,12 @@ class PoolExecutor(VectorEnv):
         time spent in all: 1 / N where all are alike. Measured in a sample of the steps."""
         return self._results.slowest()
 
+    def seconds_by_worker(self) -> list[np.ndarray]:
+        """Seconds spent so far in steps (without resets) of each environment, in one array for each
+        worker. Measured in a sample of the steps."""
+        seconds = self._results.seconds()
+        return [seconds[rows.start : rows.stop] for rows in self._supervisor.crew.ranges]
+
     def close_extras(self, **kwargs: Any) -> None:
         self._finalizer()
 

@@ -186,6 +186,10 @@ class Results:
         row, total = int(np.argmax(seconds)), seconds.sum()
         return row, float(seconds[row] / total) if total > 0 else 0.0
 
+    def seconds(self) -> np.ndarray:
+        """Seconds spent in steps of each environment so far, `[N]`."""
+        return self._seconds.copy()
+
     def clear_rewards(self, rows: np.ndarray) -> None:
         """Rewards and flags of `rows` must not be delivered."""
         self._rewards[rows] = 0.0
