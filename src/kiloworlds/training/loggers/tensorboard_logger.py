@@ -20,7 +20,8 @@ from tensorboardX.proto import event_pb2  # pyright: ignore[reportMissingImports
 
 from kiloworlds.training.loggers.base import LoggedRun, Point, Started
 
-Event: Any = getattr(event_pb2, "Event")  # noqa: B009: made as the module is imported
+# Made as the module is imported, where no type checker sees them.
+Event: Any = getattr(event_pb2, "Event")  # noqa: B009
 SessionLog: Any = getattr(event_pb2, "SessionLog")  # noqa: B009
 _FOLDER = "tensorboard"
 _FILES = "events.out.tfevents.*"
