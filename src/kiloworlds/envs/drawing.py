@@ -17,7 +17,7 @@ _enlargement = ContextVar("enlargement", default=_SMOOTH)
 
 @contextlib.contextmanager
 def unsmoothed() -> Iterator[None]:
-    """Pictures drawn meanwhile have rough edges and take a fifth of the time.
+    """Pictures drawn meanwhile have rough edges and take a fraction of the time.
 
     For those that are shrunk to a third or less anyway, which smooths them as well.
     """
