@@ -35,8 +35,9 @@ ENV_ID = "soak_env:FlakyLander"
 MARK = "KILOWORLDS_SOAK"
 NUM_ENVS, NUM_STEPS = 8, 128
 STEPS_PER_UPDATE = NUM_ENVS * NUM_STEPS
-STEP_TIMEOUT, HANG_TIMEOUT = 3.0, 45.0
-"""Seconds. While workers are started again, for which it may wait 30 s, training stands still."""
+STEP_TIMEOUT, HANG_TIMEOUT = 3.0, 120.0
+"""Seconds. Training stands still while it waits for workers, of which one that fails again and again
+is started again after 30 s only; several of them, one after the other, look like a hanging trainer."""
 FAULTS = {
     "worker killed": 8,
     "worker stopped": 5,
@@ -219,7 +220,7 @@ def soak(
         "seconds": seconds,
         "faults": dict(done),
         "exit_code": process.returncode,
-        **_outcome(run, steps),
+        **_outcome(_rescued(folder) or run, steps),
         "memory_growth": {
             role: {
                 "processes": len(told),
@@ -234,6 +235,14 @@ def soak(
         "shared_memory_left": sorted(set(os.listdir("/dev/shm")) - shared_before),
         "said": (folder / "said").read_text()[-4000:],
     }
+
+
+def _rescued(folder: Path) -> Path | None:
+    """Where the run is if the disk was full when training ended."""
+    told = re.search(
+        r"the run with its newest checkpoint is in '(.+)'", (folder / "said").read_text()
+    )
+    return None if told is None else Path(told[1])
 
 
 def _outcome(path: Path, steps: int) -> dict[str, Any]:

@@ -4,9 +4,9 @@
 
 `kill`: trainings killed (kill -9) at random moments, resumed, and compared bit by bit with one that was
 never stopped. `damage`: checkpoints with a flipped bit or cut off. `cost`: throughput with and
-without checkpoints. `large`: the same of a policy of 50 M parameters. `resume`: how long it takes until a training that was killed goes on. `signals`: how
-long training takes to end after Ctrl-C and SIGTERM. `guard`: throughput with and without looking for
-numbers that are not finite.
+without checkpoints. `large`: the same of a policy of 50 M parameters. `resume`: how long it takes
+until a training that was killed goes on. `signals`: how long training takes to end after Ctrl-C and
+SIGTERM. `guard`: throughput with and without looking for numbers that are not finite.
 """
 
 import itertools

@@ -18,6 +18,16 @@ def test_one_policy(json_of, trained):
     assert second["mean_return"] == pytest.approx(both["seed_returns"][1])
 
 
+def test_checkpoints(json_of, command, trained):
+    newest = json_of("eval", trained, "-n", 4)
+    step = max(int(path.name) for path in (trained / "checkpoints").iterdir())
+    for checkpoint in ("newest", step, f"{step}.0"):
+        assert json_of("eval", trained, "-n", 4, "--checkpoint", checkpoint) == newest
+    code, _, err = command("eval", trained, "--checkpoint", "first")
+    assert code == 2
+    assert "--checkpoint first must be newest, best, or the number of steps of one" in err
+
+
 def test_seed_decides_the_episodes(json_of, trained):
     first, again, other = (json_of("eval", trained, "-n", 5, "--seed", seed) for seed in (3, 3, 4))
     assert first == again

@@ -61,6 +61,12 @@ def test_mp4_without_its_package_says_how_to_install(command, trained):
     [
         (["--output", "a.avi"], "must end in .gif or .mp4"),
         (["--fps", "0"], "--fps 0"),
+        (["--grid", "0x3"], "the nearest is 1x3"),
+        (["--grid", "eight"], "'eight' must be columns x rows, each from 1 to 16, such as 8x8"),
+        (["--grid", "100x100"], "the nearest is 16x16"),
+        (["--grid", "2x2", "--ascii"], "leave out --ascii"),
+        (["--checkpoint", "last"], "--checkpoint last must be newest, best, or the number"),
+        (["--checkpoint", "-5"], "number of steps"),
         (["--max-steps", "0"], "--max-steps 0"),
         (["--seed-index", "5"], "numbered 0 to 1"),
         (["--format", "webm"], "webm"),
@@ -87,3 +93,34 @@ def test_environment_without_picture_or_render_mode_plays_in_the_terminal(
         assert "[0.25 0.5 ]\nstep 0  return 0\n" in out
         assert re.search(r"\[0.25 0.75\]\nstep 4  action [01]  reward 1  return 4\n", out)
     assert not (path / "videos").exists()
+
+
+def test_grid_of_episodes(json_of, trained):
+    result = json_of("play", trained, "--grid", "3x2", "--max-steps", 40, "--seed", 7)
+    assert result["video"] == str(trained / "videos" / "CartPole-v1-grid3x2-seed7.gif")
+    assert (result["grid"], result["episodes"], result["seeds"]) == ("3x2", 6, list(range(7, 13)))
+    assert result["returns"] == result["lengths"]
+    assert result["mean_return"] == pytest.approx(sum(result["returns"]) / 6)
+    assert result["cut"] == result["lengths"].count(40)
+    assert (result["frames_per_second"], result["steps_per_frame"]) == (25, 2)
+    with Image.open(result["video"]) as gif:
+        assert gif.n_frames > 2
+
+
+def test_grid_in_words(command, trained, tmp_path):
+    path = tmp_path / "a.gif"
+    code, out, _ = command("play", trained, "--grid", "2x1", "--max-steps", 3, "--output", path)
+    assert code == 0
+    assert "mean return 3.000  3.000 to 3.000  over 2 episodes\n" in out
+    assert "2 never ended; what was earned up to --max-steps 3 counts\n" in out
+    assert f"video {path}\n" in out
+
+
+def test_checkpoints_play(json_of, command, trained):
+    steps = [int(path.name) for path in (trained / "checkpoints").iterdir() if path.name.isdigit()]
+    for checkpoint in (max(steps), "newest"):
+        result = json_of("play", trained, "--checkpoint", checkpoint, "--max-steps", 2)
+        assert ("checkpoint" in result["video"]) == (checkpoint != "newest")
+    code, _, err = command("play", trained, "--checkpoint", "7")
+    assert code != 0
+    assert f"no checkpoint of step 7; those it has: {max(steps)}" in err

@@ -56,6 +56,23 @@ def test_flags_reach_the_run(command, tmp_path):
     assert config["env_kwargs"] == {"gravity": 5.0, "length": 0.7}
 
 
+def test_loggers_are_chosen_and_stay(command, tmp_path):
+    path = tmp_path / "run"
+    words = ("train", "ppo", "CartPole-v1", *TINY, "--run-dir", path)
+    code, out, err = command(*words, "--log", "tensorboard")
+    assert code == 0, err
+    assert f"logs to tensorboard: tensorboard --logdir {path}" in out
+    code, out, _ = command("train", "--run-dir", path, "--resume", "-n", 1024)
+    assert code == 0
+    assert "logs to tensorboard" in out
+    code, out, _ = command("train", "--run-dir", path, "--resume", "-n", 1536, "--log")
+    assert code == 0
+    assert "logs to tensorboard" not in out
+    code, _, err = command(*words, "--log", "tensorbord")
+    assert code == 2
+    assert "Did you mean 'tensorboard'" in err
+
+
 def test_flags_win_over_the_file(command, tmp_path):
     settings = tmp_path / "settings.yaml"
     settings.write_text(

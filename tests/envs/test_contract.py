@@ -1,6 +1,7 @@
 """Every registered environment meets the contract, and the contract notices what breaks it."""
 
 import itertools
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,8 @@ from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.core.time_limit import TimeLimit
 from kiloworlds.testing.contract import CHECKS, check_environment
 
+DOCS = Path(__file__).parents[2] / "docs"
+
 
 @pytest.mark.parametrize("id", all_ids())
 def test_registered_environment(id):
@@ -23,6 +26,15 @@ def test_registered_environment(id):
     for name, check in CHECKS.items():
         if name != "determinism" or id not in SLOW_UNCOMPILED:
             check(env, fast_key(0))
+
+
+@pytest.mark.parametrize("id", all_ids())
+def test_registered_environment_has_a_picture_on_its_page(id):
+    assert type(kiloworlds.make_environment(id).unwrapped).render is not Environment.render
+    name = id.replace("/", "-")
+    page = (DOCS / "environments" / f"{name}.md").read_text()
+    assert f"(../images/env_{name}.png)" in page
+    assert (DOCS / "images" / f"env_{name}.png").is_file()
 
 
 @pytest.mark.slow

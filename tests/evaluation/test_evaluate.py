@@ -4,7 +4,8 @@ import pytest
 import kiloworlds
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.evaluate import RunEvaluation, evaluate_run
-from kiloworlds.training.evaluate import _Episodes
+from kiloworlds.training.evaluate import _Episodes, _step_by_step, evaluate
+from kiloworlds.training.evaluate_compiled import CompiledEvaluation
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +52,26 @@ def test_an_episode_that_was_cut_is_not_won():
     result = episodes.evaluation(cut=2, agents=("a", "b"))
     np.testing.assert_array_equal(result.won, [True, False, False])
     assert result.win_rate == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_one_program_plays_the_same_episodes_as_step_by_step(run, deterministic):
+    policy = run.policy.select_seed(1)
+    with run.make_envs(4) as envs:
+        program = CompiledEvaluation(envs, 10, policy, deterministic, 10_000)
+        ours = program.play(policy, seed=3)
+        theirs = _step_by_step(envs, policy, 10, 3, deterministic, 10_000)
+    assert ours is not None
+    assert len(ours.returns) == 10
+    if deterministic:  # random numbers differ
+        assert sorted(ours.returns) == sorted(theirs.returns)
+        assert sorted(ours.lengths) == sorted(theirs.lengths)
+    else:
+        assert ours.returns.mean() == pytest.approx(theirs.returns.mean(), rel=0.7)
+    assert (ours.returns == ours.lengths).all()
+
+
+def test_an_episode_without_end_is_cut(run):
+    result = evaluate(run, 4, 10_000, max_steps=3)
+    assert result.cut == 4
+    assert result.lengths.tolist() == [3, 3, 3, 3]

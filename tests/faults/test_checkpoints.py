@@ -22,6 +22,7 @@ from kiloworlds.training.storage.checkpoint import (
     NoCheckpointError,
     Retention,
 )
+from kiloworlds.training.storage.run_files import read_events
 
 ARRAYS = {
     "state/learner/weights": np.linspace(0, 1, 300, dtype=np.float32).reshape(1, 300),
@@ -371,7 +372,11 @@ def test_a_full_disk_stops_nothing(tmp_path):
 def test_a_run_whose_disk_stays_full_is_rescued(tmp_path):
     path = tmp_path / "run"
     path.mkdir()
-    done = train(path, FILL, *in_namespace("600k", path))
+    event = """
+    if len(rows) == 1:
+        (path / "events.jsonl").write_text('{"event": "something happened"}\\n')
+    """
+    done = train(path, event + FILL, *in_namespace("600k", path))
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if line.startswith("kiloworlds: ")]
     assert len(told) <= 3
@@ -379,6 +384,7 @@ def test_a_run_whose_disk_stays_full_is_rescued(tmp_path):
     assert rescued == tmp_path / "run_rescued"
     assert told[-1].endswith(f"the run with its newest checkpoint is in {str(rescued)!r}.")
     check_whole(rescued)
+    assert read_events(rescued)[0] == {"event": "something happened"}
 
 
 def test_a_second_signal_ends_training_at_once(tmp_path):

@@ -134,7 +134,7 @@ def test_what_cannot_be_made_again_says_why(tmp_path):
         InvalidValueError, match="step=128 must be a whole number between 0 and 127"
     ):
         run.replay(2 * UPDATE)
-    with pytest.raises(InvalidValueError, match="seed=1 must be one of the run's 1 seeds"):
+    with pytest.raises(InvalidValueError, match="seed=1 must be one of the run's 1 trainings"):
         run.replay(0, seed=1)
     (run.path / "events.jsonl").write_text('{"event": "x"}\n\n{"event": "half of')
     run.replay(0)

@@ -247,6 +247,31 @@ def test_render_and_describe():
     assert "|" in taxi.describe(0)
 
 
+def test_some_environments_are_drawn_in_the_order_asked_for():
+    envs = kw.make("CartPole-v1", num_envs=4, length=np.array([0.3, 0.5, 0.7, 0.9]))
+    envs.reset(seed=0)
+    all_frames, some = envs.render(), envs.render(env_ids=[3, 1])
+    assert len(some) == 2
+    np.testing.assert_array_equal(some[0], all_frames[3])
+    np.testing.assert_array_equal(some[1], all_frames[1])
+    assert (all_frames[3] != all_frames[1]).any()
+    for wrong, words in (([4], "env_ids holds 4"), ([1, 1], "twice"), ([], "environment numbers")):
+        with pytest.raises(InvalidValueError, match=words):
+            envs.render(wrong)
+
+
+def test_pictures_show_the_parameters_that_a_restored_state_brings():
+    long, short = (
+        kw.make("CartPole-v1", num_envs=2, length=np.full(2, length)) for length in (1.0, 0.3)
+    )
+    for envs in (long, short):
+        envs.reset(seed=0)
+    assert (long.render()[0] != short.render()[0]).any()
+    short.restore(long.snapshot())
+    np.testing.assert_array_equal(long.render()[0], short.render()[0])
+    assert short.environment(1).unwrapped.length == 1.0
+
+
 @pytest.mark.parametrize(
     ("actions", "message"),
     [

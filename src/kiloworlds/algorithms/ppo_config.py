@@ -13,6 +13,17 @@ class PPOConfig:
     """Settings of PPO; the defaults are those of PureJaxRL and CleanRL for small tasks."""
 
     networks: ClassVar[tuple[str, ...]] = ("auto", "mlp", "cnn")
+    varies: ClassVar[tuple[str, ...]] = (
+        "learning_rate",
+        "gamma",
+        "gae_lambda",
+        "clip_range",
+        "entropy_coefficient",
+        "value_coefficient",
+        "max_grad_norm",
+        "adam_epsilon",
+    )
+    """Settings that one compiled program can hold many values of; others make another program."""
 
     num_steps: int = 128
     """Steps each environment takes per update."""

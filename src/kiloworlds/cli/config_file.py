@@ -27,12 +27,7 @@ def read_config_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
             does not fit its setting.
         UnknownNameError: a key that is no setting; the nearest are suggested.
     """
-    values = _load(path)
-    if not isinstance(values, dict):
-        raise InvalidValueError(
-            f"{path} holds {type(values).__name__ if values is not None else 'nothing'}; it must "
-            "be names and values, such as 'total_steps: 500000'."
-        )
+    values = load_mapping(path)
     for key in values:
         if key not in kinds:
             raise UnknownNameError(
@@ -40,6 +35,17 @@ def read_config_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
                 "kiloworlds train --help."
             )
     return {key: _value(path, key, value, kinds[key]) for key, value in values.items()}
+
+
+def load_mapping(path: Path) -> dict[Any, Any]:
+    """The names and values in `path`, JSON or YAML; see `read_config_file` for what is refused."""
+    values = _load(path)
+    if not isinstance(values, dict):
+        raise InvalidValueError(
+            f"{path} holds {type(values).__name__ if values is not None else 'nothing'}; it must "
+            "be names and values, such as 'total_steps: 500000'."
+        )
+    return values
 
 
 def _load(path: Path) -> Any:

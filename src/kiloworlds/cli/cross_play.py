@@ -9,9 +9,9 @@ from rich.text import Text
 
 import kiloworlds
 from kiloworlds.cli import options
-from kiloworlds.cli.display import number
 from kiloworlds.core import devices
 from kiloworlds.core.checks import require_count
+from kiloworlds.core.words import number
 
 DESCRIPTION = """\
 Lets agents trained with different seeds play with each other: a matrix of mean returns, printed and

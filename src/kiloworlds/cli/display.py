@@ -14,6 +14,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from kiloworlds.core.words import digits, duration, number
+
 _BARS = "▁▂▃▄▅▆▇█"
 _LOSSES = {
     "policy": "train/policy_gradient_loss",
@@ -64,31 +66,12 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(_BARS[round(height * (len(_BARS) - 1))] for height in heights)
 
 
-def number(value: float) -> str:
-    """About four significant digits: 4.2e-05, 0.0123, 12.35, 475.3, 1,234,567."""
-    if 0 < abs(value) < 0.001:
-        return f"{value:.1e}"
-    return f"{value:,.{_digits(value)}f}"
-
-
-def _digits(value: float) -> int:
-    bounds = (10_000, 100, 10, 0.1)
-    return sum(abs(value) < bound for bound in bounds)
-
-
-def duration(seconds: float) -> str:
-    """Such as 0:07, 12:40 or 3:02:11."""
-    minutes, seconds = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
 def spread_text(statistics: tuple[float, float] | None, seeds: int) -> str:
     """Such as "475.3 ± 12.1", without the spread where there is one seed."""
     if statistics is None:
         return "-"
     mean, spread = statistics
-    return number(mean) if seeds == 1 else f"{number(mean)} ± {spread:,.{_digits(mean)}f}"
+    return number(mean) if seeds == 1 else f"{number(mean)} ± {spread:,.{digits(mean)}f}"
 
 
 def _rate(row: Row) -> str:

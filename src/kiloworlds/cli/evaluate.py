@@ -7,11 +7,10 @@ from typing import Annotated
 import tyro
 from rich.text import Text
 
-import kiloworlds
 from kiloworlds.cli import options
-from kiloworlds.cli.display import number
 from kiloworlds.core import devices
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.words import number
 from kiloworlds.evaluation.task import reward_threshold
 
 DESCRIPTION = """\
@@ -29,6 +28,8 @@ class Options(options.Common):
     """Directory of the run, such as runs/ppo/CartPole-v1_1."""
     episodes: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 100
     """Episodes per policy."""
+    checkpoint: options.Checkpoint = "newest"
+    """Whose policy plays: newest, best (by the return while training) or the number of its steps."""
     seed: int = 10_000
     """Seed of the environments."""
     seed_index: int | None = None
@@ -47,7 +48,7 @@ def run(arguments: list[str]) -> int:
 
     console = options.console(chosen.json)
     devices.configure()
-    trained = kiloworlds.load(chosen.run)
+    trained = options.load(chosen.run, chosen.checkpoint)
     result = evaluate_run(
         trained,
         episodes=chosen.episodes,

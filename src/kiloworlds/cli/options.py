@@ -5,20 +5,28 @@ import json
 import math
 import shlex
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar, get_origin
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_origin
 
 import tyro
 import yaml
 from rich.console import Console
 
+import kiloworlds
 from kiloworlds.cli.output import print_json as print_json
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.user_code import import_user_module
 from kiloworlds.vector.pettingzoo.ids import user_module
 
+if TYPE_CHECKING:
+    from kiloworlds.training.run import Run
+
 Command = TypeVar("Command")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """A flag that is only ever turned on: there is no `--no-json`."""
+
+Checkpoint = Annotated[str, tyro.conf.arg(metavar="newest|best|STEP")]
+"""Which checkpoint of a run; `load` reads it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +114,23 @@ def parse(
     for module in getattr(chosen, "imports", ()):
         import_user_module(module)
     return chosen
+
+
+def load(run: Path, checkpoint: str) -> "Run":
+    """The run at a path, with the checkpoint that `--checkpoint` names.
+
+    Raises:
+        InvalidValueError: it names none.
+    """
+    if checkpoint in ("newest", "best"):
+        return kiloworlds.load(run, checkpoint)  # type: ignore[arg-type]
+    try:
+        step = whole_number(checkpoint)
+    except ValueError as error:
+        raise InvalidValueError(
+            f"--checkpoint {checkpoint} must be newest, best, or the number of steps of one."
+        ) from error
+    return kiloworlds.load(run, step)
 
 
 def console(as_json: bool) -> Console:

@@ -1,4 +1,4 @@
-"""`kiloworlds play` (or `enjoy`): shows one episode of a trained agent."""
+"""`kiloworlds play` (or `enjoy`): shows one episode of a trained agent, or many side by side."""
 
 import dataclasses
 import itertools
@@ -12,28 +12,29 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-import kiloworlds
 from kiloworlds.cli import options
-from kiloworlds.cli.display import number
 from kiloworlds.core import devices
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.evaluation.task import gymnasium_render_mode
-from kiloworlds.evaluation.video import (
-    FORMATS,
+from kiloworlds.core.words import number
+from kiloworlds.evaluation.episode import (
     Moment,
     acting,
-    captioned,
     pace,
-    picture_as_text,
     play_episode,
     short,
-    write_video,
+    watchable_envs,
 )
+from kiloworlds.evaluation.grid import GridVideo, grid_of, play_grid
+from kiloworlds.evaluation.pictures import captioned, picture_as_text
+from kiloworlds.evaluation.video import FORMATS, file_name, write_video
+from kiloworlds.training.run import Run
 
 DESCRIPTION = """\
 Plays one episode with a trained agent and keeps it as a GIF or MP4 in the videos folder of the run;
 environments without a picture, and all with --ascii, play in the terminal, as text or as what the
-agent observes: kiloworlds play RUN."""
+agent observes: kiloworlds play RUN. With --grid 8x8 one video shows 64 episodes at once."""
+_LARGE = 10e6
+"""Bytes from which on a GIF is one to wait for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +47,16 @@ class Options(options.Common):
     """Kind of video; mp4 needs the extra `video`."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """File to write instead of one in the videos folder; its ending says the format."""
+    grid: Annotated[str | None, tyro.conf.arg(metavar="COLUMNSxROWS")] = None
+    """Play many episodes side by side in one video, such as 8x8: eight columns of eight."""
+    checkpoint: options.Checkpoint = "newest"
+    """Whose policy plays: newest, best (by the return while training) or the number of its steps."""
     ascii: options.Flag = False
     """Play in the terminal, as text."""
     fps: float | None = None
     """Frames per second; what the environment asks for if not given, 4 if it moves in turns."""
     seed: int = 0
-    """Seed of the episode."""
+    """Seed of the episode; of a grid, of its first one."""
     seed_index: int = 0
     """Whose policy plays, for a run of several seeds; counted from 0."""
     stochastic: options.Flag = False
@@ -63,60 +68,119 @@ class Options(options.Common):
 def run(arguments: list[str]) -> int:
     """Runs the command and returns its exit code."""
     chosen = options.parse(Options, arguments, "play", DESCRIPTION)
-    if chosen.fps is not None and not 0 < chosen.fps <= 1000:
-        raise InvalidValueError(f"--fps {chosen.fps:g} must lie between 0 and 1000.")
+    if chosen.fps is not None and not 0.1 <= chosen.fps <= 1000:
+        raise InvalidValueError(f"--fps {chosen.fps:g} must lie between 0.1 and 1000.")
     if chosen.max_steps < 1:
         raise InvalidValueError(f"--max-steps {chosen.max_steps} must be 1 or more.")
     if chosen.output is not None and chosen.output.suffix.lower() not in FORMATS:
         raise InvalidValueError(f"--output {chosen.output} must end in {' or '.join(FORMATS)}.")
+    grid = None if chosen.grid is None else grid_of(chosen.grid)
+    if grid is not None and chosen.ascii:
+        raise InvalidValueError("--grid makes a video; leave out --ascii, or --grid.")
     console = options.console(chosen.json)
     devices.configure()
-    trained = kiloworlds.load(chosen.run)
+    trained = options.load(chosen.run, chosen.checkpoint)
+    return (
+        _play_one(trained, chosen, console)
+        if grid is None
+        else _play_many(trained, chosen, console)
+    )
+
+
+def _play_one(trained: Run, chosen: Options, console: Console) -> int:
     policy = trained.policy.select_seed(chosen.seed_index)
     env_id = trained.config["env_id"]
-    envs = _make_env(trained)
-    rate = chosen.fps or pace(envs, env_id)
-    moments = play_episode(
-        envs,
-        acting(policy, deterministic=not chosen.stochastic),
-        seed=chosen.seed,
-        max_steps=chosen.max_steps,
-        as_text=chosen.ascii,
-    )
-    first = next(moments)
     path = None
-    if chosen.ascii or first.picture is None:
-        last = _show(console, [first], moments, rate)
-    else:
-        seen = [first, *moments]
-        last = seen[-1]
-        path = chosen.output or _video_path(trained.path, env_id, chosen)
-        write_video([captioned(moment) for moment in seen], path, rate)
-    envs.close()
+    with watchable_envs(trained, 1, "disabled") as envs:
+        rate = chosen.fps or pace(envs, env_id)
+        moments = play_episode(
+            envs,
+            acting(policy, deterministic=not chosen.stochastic),
+            seed=chosen.seed,
+            max_steps=chosen.max_steps,
+            as_text=chosen.ascii,
+        )
+        last = first = next(moments)
+        if chosen.ascii or first.picture is None:
+            last = _show(console, [first], moments, rate)
+        else:
+
+            def frames():
+                nonlocal last
+                for last in itertools.chain([first], moments):
+                    yield captioned(last)
+
+            path = chosen.output or _video_path(trained, chosen)
+            write_video(frames(), path, rate)
     if chosen.json:
         result = {"env_id": env_id, "episode_return": last.episode_return, "steps": last.step}
         options.print_json({"path": trained.path, "video": path, **result, "seed": chosen.seed})
     line = Text(f"return {number(last.episode_return)}", style="bold")
     line.append(f"  {last.step:,} steps", "not bold")
     console.print(line)
-    if path is not None:
-        console.print(Text("video ", "dim").append(str(path), "not dim"), soft_wrap=True)
+    _tell_video(path, console)
     return 0
 
 
-def _make_env(trained: Any) -> Any:
-    """One environment that keeps the last moment of its episode in sight."""
-    render = {}
-    if trained.environment["backend"] != "compiled":
-        mode = gymnasium_render_mode(trained.config["env_id"])
-        render = {} if mode is None else {"render_mode": mode}  # not all take one
-    return trained.make_envs(1, autoreset_mode="disabled", **render)
+def _play_many(trained: Run, chosen: Options, console: Console) -> int:
+    assert chosen.grid is not None
+    with console.status("playing and drawing ..."):
+        video = play_grid(
+            trained,
+            chosen.grid,
+            chosen.output or _video_path(trained, chosen),
+            seed=chosen.seed,
+            seed_index=chosen.seed_index,
+            deterministic=not chosen.stochastic,
+            max_steps=chosen.max_steps,
+            frames_per_second=chosen.fps,
+        )
+    if chosen.json:
+        options.print_json(_grid_as_json(trained, video))
+    mean = Text(f"mean return {number(video.mean_return)}", style="bold")
+    low, high = number(video.returns.min()), number(video.returns.max())
+    mean.append(f"  {low} to {high}  over {len(video.seeds)} episodes", "not bold")
+    console.print(mean)
+    cut = int((~video.ended).sum())
+    if cut:
+        words = f"{cut} never ended; what was earned up to --max-steps {chosen.max_steps:,} counts"
+        console.print(Text(words, "yellow"), soft_wrap=True)
+    _tell_video(video.path, console)
+    size = video.path.stat().st_size
+    if size > _LARGE and video.path.suffix.lower() == ".gif":
+        words = f"{size / 1e6:.0f} MB; with --format mp4 (needs the extra video) it is far smaller"
+        console.print(Text(words, "dim"), soft_wrap=True)
+    return 0
 
 
-def _video_path(run_path: Path, env_id: str, chosen: Options) -> Path:
-    name = "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in env_id)
-    policy = f"-policy{chosen.seed_index}" if chosen.seed_index else ""
-    return run_path / "videos" / f"{name}{policy}-seed{chosen.seed}.{chosen.format}"
+def _grid_as_json(trained: Run, video: GridVideo) -> dict[str, Any]:
+    return {
+        "path": trained.path,
+        "video": video.path,
+        "env_id": trained.config["env_id"],
+        "grid": str(video.grid),
+        "episodes": len(video.seeds),
+        "mean_return": video.mean_return,
+        "returns": video.returns,
+        "lengths": video.lengths,
+        "seeds": video.seeds,
+        "cut": int((~video.ended).sum()),
+        "frames_per_second": video.frames_per_second,
+        "steps_per_frame": video.steps_per_frame,
+    }
+
+
+def _tell_video(path: Path | None, console: Console) -> None:
+    if path is not None:
+        console.print(Text("video ", "dim").append(str(path), "not dim"), soft_wrap=True)
+
+
+def _video_path(trained: Run, chosen: Options) -> Path:
+    parts = [file_name(trained.config["env_id"])]
+    parts += [f"policy{chosen.seed_index}"] if chosen.seed_index else []
+    parts += [f"checkpoint-{chosen.checkpoint}"] if chosen.checkpoint != "newest" else []
+    parts += [f"grid{grid_of(chosen.grid)}"] if chosen.grid is not None else []
+    return trained.path / "videos" / f"{'-'.join([*parts, f'seed{chosen.seed}'])}.{chosen.format}"
 
 
 def _show(console: Console, first: list[Moment], rest: Iterable[Moment], rate: float) -> Moment:

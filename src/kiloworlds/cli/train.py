@@ -7,8 +7,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
 from rich.console import Console
 from rich.text import Text
 
@@ -44,6 +45,9 @@ class Options(autotuning.Options):
     replay_order: str | None = None
     """Repeat this run, whose environments went each at its own pace (--batch-size), exactly: results
     are taken in the order in which they arrived then."""
+    log: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[NAME ...]")] = None
+    """Trackers that get the metrics too: tensorboard, wandb, mlflow, trackio. With --resume those of the
+    run if not given; --log alone is none."""
     supervise: options.Flag = False
     """Train in a process of its own, which is started again from its newest state if it crashes or
     hangs."""
@@ -159,6 +163,7 @@ def _train(asked: training_flags.Asked[Options]) -> int:
             resume=chosen.resume,
             override=chosen.override,
             replay_order=chosen.replay_order,
+            log=chosen.log,
             on_start=on_start,
             on_metrics=on_metrics,
             on_progress=on_metrics,

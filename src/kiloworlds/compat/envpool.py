@@ -275,13 +275,12 @@ class EnvPool:
 
     def render(self, env_ids: Any = None) -> np.ndarray:
         """Pictures `[B, height, width, 3]` of the environments `env_ids`, the first if None."""
-        frames: Any = self._vector.render()
+        frames = self._vector.render([0] if env_ids is None else np.atleast_1d(env_ids))
         if frames is None or any(frame is None for frame in frames):
             raise InvalidValueError(
                 f"{self.spec.task_id} has no picture; make it with render_mode='rgb_array'."
             )
-        rows = [0] if env_ids is None else np.atleast_1d(env_ids).tolist()
-        return np.stack([frames[row] for row in rows])
+        return np.stack(frames)
 
     def close(self, **kwargs: Any) -> None:
         """Closes all environments."""

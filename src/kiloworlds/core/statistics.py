@@ -41,8 +41,7 @@ def bootstrap_interval(
         raise InvalidValueError("an interval needs at least one value.")
     if not np.isfinite(values).all():
         raise InvalidValueError("an interval needs finite values; some are NaN or infinite.")
-    if not 0 < confidence < 1:
-        raise InvalidValueError(f"confidence={confidence} must lie between 0 and 1, such as 0.95.")
+    require_confidence(confidence)
     random = np.random.default_rng(seed)
     block = max(1, 2_000_000 // values.size)  # bounds the memory that many values would take
     means = np.concatenate(
@@ -54,3 +53,9 @@ def bootstrap_interval(
     tail = 50 * (1 - confidence)
     low, high = np.percentile(means, [tail, 100 - tail])
     return Interval(float(values.mean()), float(low), float(high))
+
+
+def require_confidence(confidence: float) -> None:
+    """Raises InvalidValueError unless it lies between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise InvalidValueError(f"confidence={confidence} must lie between 0 and 1, such as 0.95.")

@@ -1,14 +1,31 @@
 """A small canvas in world coordinates, for the pictures of environments."""
 
-from collections.abc import Sequence
-from typing import Literal
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, Literal
 
 import numpy as np
 
 Point = tuple[float, float]
 Align = Literal["left", "center", "right"]
 
-_SCALE = 3  # drawn larger and shrunk, which smooths edges
+_SMOOTH = 3  # drawn so many times larger and shrunk, which smooths edges
+_enlargement = ContextVar("enlargement", default=_SMOOTH)
+
+
+@contextlib.contextmanager
+def unsmoothed() -> Iterator[None]:
+    """Pictures drawn meanwhile have rough edges and take a fraction of the time.
+
+    For those that are shrunk to a third or less anyway, which smooths them as well.
+    """
+    before = _enlargement.set(1)
+    try:
+        yield
+    finally:
+        _enlargement.reset(before)
 
 
 class Canvas:
@@ -31,10 +48,11 @@ class Canvas:
     ):
         from PIL import Image, ImageDraw
 
-        self._unit = _SCALE * width / (x_range[1] - x_range[0])  # pixels per world unit
+        self._scale = _enlargement.get()
+        self._unit = self._scale * width / (x_range[1] - x_range[0])  # pixels per world unit
         self._left = x_range[0]
-        self._zero = _SCALE * height * (1 - y_origin)
-        self._image = Image.new("RGB", (width * _SCALE, height * _SCALE), background)
+        self._zero = self._scale * height * (1 - y_origin)
+        self._image = Image.new("RGB", (width * self._scale, height * self._scale), background)
         self._draw = ImageDraw.Draw(self._image)
 
     def _pixel(self, point: Point) -> Point:
@@ -46,8 +64,8 @@ class Canvas:
 
     def polyline(self, points: Sequence[Point], color: str, width: float = 2) -> None:
         pixels = [self._pixel(point) for point in points]
-        self._draw.line(pixels, fill=color, width=round(width * _SCALE), joint="curve")
-        radius = width * _SCALE / 2
+        self._draw.line(pixels, fill=color, width=max(1, round(width * self._scale)), joint="curve")
+        radius = width * self._scale / 2
         for x, y in (pixels[0], pixels[-1]):
             self._draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
 
@@ -68,12 +86,18 @@ class Canvas:
         self, point: Point, text: str, color: str, size: int = 16, align: Align = "center"
     ) -> None:
         """Text `size` pixels high whose centre, left or right end lies at a point."""
-        from PIL import ImageFont
-
-        font = ImageFont.load_default(size * _SCALE)
+        font = _font(size * self._scale)
         anchor = {"left": "lm", "center": "mm", "right": "rm"}[align]
         self._draw.text(self._pixel(point), text, fill=color, font=font, anchor=anchor)
 
     def pixels(self) -> np.ndarray:
         """The picture as uint8 RGB `[height, width, 3]`."""
-        return np.asarray(self._image.reduce(_SCALE))
+        return np.asarray(self._image.reduce(self._scale))
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    """Pillow's own font, which it unpacks at each call."""
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from kiloworlds.algorithms.experience import KindLayout
 from kiloworlds.core.environment import AgentKind
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.evaluation.axes import figure_of
 from kiloworlds.training.agents_policy import AgentsPolicy
 from kiloworlds.training.evaluate import evaluate
 
@@ -138,8 +139,7 @@ class PairedPolicies:
 def plot_cross_play(result: CrossPlay, title: str) -> Figure:
     """Draws the matrix, brighter for higher returns, with the numbers in its cells."""
     count = len(result.seeds)
-    size = (2.6 + 0.75 * count, 2.0 + 0.62 * count)
-    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
+    figure = figure_of(2.6 + 0.75 * count, 2.0 + 0.62 * count)
     axes = figure.subplots()
     image = axes.imshow(result.returns, cmap="cividis")
     middle = (result.returns.min() + result.returns.max()) / 2

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kiloworlds.core.statistics import bootstrap_interval
-from kiloworlds.training.evaluate import Evaluation, evaluate
+from kiloworlds.training.evaluate import Evaluation, evaluate_all
 
 if TYPE_CHECKING:
     from kiloworlds.training.run import Run
@@ -69,10 +69,8 @@ def evaluate_run(
         InvalidValueError: a seed index the run does not have, or fewer episodes than 1.
     """
     indices = range(run.policy.num_seeds) if seed_index is None else (seed_index,)
-    results = [
-        evaluate(run, episodes, seed, deterministic, run.policy.select_seed(index), env_kwargs)
-        for index in indices
-    ]
+    policies = [run.policy.select_seed(index) for index in indices]
+    results = evaluate_all(run, episodes, seed, policies, deterministic, env_kwargs)
     rates = [result.win_rate for result in results if result.win_rate is not None]
     return RunEvaluation(
         tuple(indices),

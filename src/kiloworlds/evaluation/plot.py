@@ -12,13 +12,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.evaluation.axes import (
+    GOAL,
+    INK,
+    PALETTE,
+    dress,
+    figure_of,
+    headline,
+    limits_without_the_start,
+)
+from kiloworlds.evaluation.clock import without_compilation
 from kiloworlds.evaluation.task import reward_threshold
 
 if TYPE_CHECKING:
     from kiloworlds.training.run import Run
 
-_GOAL, _INK, _GRID = "#059669", "#1e293b", "#e2e8f0"
-_KINDS = ("#4f46e5", "#d55e00", "#009e73", "#cc79a7")  # told apart by all eyes (Okabe & Ito)
 _KIND = "rollout/ep_rew_mean/"
 _FEW_ROWS = 10  # so few are marked, as the line alone hides where they are
 
@@ -56,13 +64,12 @@ def learning_curve(
         raise InvalidValueError(
             "no row of metrics tells a return: no episode has ended, or returns are not finite."
         )
-    clock = _without_compilation(steps, seconds)
+    clock = without_compilation(steps, seconds)
     steps = steps[seen]
     curves = {name: each[seen] for name, each in (kinds or {"": returns}).items()}
     has_clock = clock is not None and len(steps) > 1
     rows = 1 if won is None else 2
-    size = (9, 4.2 if won is None else 6.2)
-    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
+    figure = figure_of(9, 4.2 if won is None else 6.2)
     panels = figure.subplots(
         rows,
         1 + has_clock,
@@ -88,11 +95,11 @@ def learning_curve(
         below[0].set_ylim(-0.02, 1.02)
         below[0].yaxis.set_major_formatter(PercentFormatter(1.0))
     if kinds:
-        by_steps.legend(frameon=False, fontsize=9, labelcolor=_INK)
+        by_steps.legend(frameon=False, fontsize=9, labelcolor=INK)
     drawn = np.concatenate(list(curves.values()), axis=1)
     if len(steps) == 1:
         _note(by_steps, 0.7, "one row of metrics only: train for more steps to see a curve")
-    elif (limits := _cut(steps, drawn, threshold)) is not None:
+    elif (limits := limits_without_the_start(steps, drawn, threshold)) is not None:
         by_steps.set_ylim(*limits)
         worst = f"{np.nanmin(drawn):,.0f}"
         _note(by_steps, 0.985, f"axis cut: the first returns, down to {worst}, lie below")
@@ -105,45 +112,11 @@ def learning_curve(
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
-            color=_GOAL,
+            color=GOAL,
             fontsize=8,
         )
-    figure.suptitle(title, x=0.012, ha="left", color=_INK, fontsize=12, fontweight="bold")
+    headline(figure, title)
     return figure
-
-
-def _without_compilation(
-    steps: Float[np.ndarray, " rows"], seconds: Float[np.ndarray, " rows"]
-) -> Float[np.ndarray, " rows"] | None:
-    """Seconds of training alone; None where there are too few rows to tell.
-
-    The first row holds compilation: what it would have taken without is judged by the others' pace.
-    """
-    if len(steps) < 2 or seconds[-1] <= seconds[0] or steps[-1] <= steps[0]:
-        return None
-    pace = (seconds[-1] - seconds[0]) / (steps[-1] - steps[0])
-    return seconds - max(0.0, seconds[0] - pace * steps[0])
-
-
-def _cut(
-    steps: Float[np.ndarray, " rows"],
-    returns: Float[np.ndarray, "rows seeds"],
-    threshold: float | None,
-) -> tuple[float, float] | None:
-    """The ends of an axis that leaves out the first returns, None if it should hold all.
-
-    It is cut only below zero, and where the first quarter of the steps makes it more than twice as
-    long as the rest needs.
-    """
-    lowest = np.nanmin(returns, axis=1)
-    quarter = steps[0] + (steps[-1] - steps[0]) / 4
-    late = np.append(lowest[steps >= quarter], np.interp(quarter, steps, lowest))
-    top = max(np.nanmax(returns), -np.inf if threshold is None else threshold)
-    margin = max(0.25 * (top - late.min()), 0.05 * (top - lowest.min()))
-    bottom = min(0.0, late.min() - margin)
-    if top - lowest.min() <= 2 * (top - bottom):
-        return None
-    return bottom, top + 0.05 * (top - bottom)
 
 
 def _note(axes: Axes, right: float, text: str) -> None:
@@ -151,7 +124,7 @@ def _note(axes: Axes, right: float, text: str) -> None:
     place = right, 0.03
     paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
     axes.annotate(
-        text, place, xycoords="axes fraction", ha="right", color=_INK, fontsize=8, bbox=paper
+        text, place, xycoords="axes fraction", ha="right", color=INK, fontsize=8, bbox=paper
     )
 
 
@@ -162,8 +135,8 @@ def _draw(
     threshold: float | None = None,
 ) -> None:
     if threshold is not None:
-        axes.axhline(threshold, color=_GOAL, linewidth=1, linestyle=(0, (5, 3)))
-    for (name, values), color in zip(curves.items(), itertools.cycle(_KINDS), strict=False):
+        axes.axhline(threshold, color=GOAL, linewidth=1, linestyle=(0, (5, 3)))
+    for (name, values), color in zip(curves.items(), itertools.cycle(PALETTE), strict=False):
         mean, spread = np.nanmean(values, axis=1), np.nanstd(values, axis=1)
         if values.shape[1] > 1:
             axes.plot(x, values, color=color, linewidth=0.6, alpha=0.25)
@@ -171,13 +144,7 @@ def _draw(
         marker = "o" if len(x) <= _FEW_ROWS else None
         axes.plot(x, mean, color=color, linewidth=2, marker=marker, markersize=4, label=name)
     axes.set_xlim(left=0)
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GRID)
-    axes.tick_params(colors=_INK, length=0, labelsize=9)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(_INK)
+    dress(axes)
 
 
 def plot_run(run: "Run", path: str | Path | None = None) -> Path:
@@ -190,6 +157,16 @@ def plot_run(run: "Run", path: str | Path | None = None) -> Path:
         InvalidValueError: no episode has ended in the run.
     """
     path = Path(run.path) / "learning_curve.png" if path is None else Path(path)
+    plot_run_figure(run).savefig(path)
+    return path
+
+
+def plot_run_figure(run: "Run") -> Figure:
+    """The same as a figure.
+
+    Raises:
+        InvalidValueError: no episode has ended in the run.
+    """
     metrics = run.metrics
     if "rollout/ep_rew_mean" not in metrics:
         raise InvalidValueError(f"{run.path} has no learning curve: it holds no metrics.")
@@ -198,7 +175,7 @@ def plot_run(run: "Run", path: str | Path | None = None) -> Path:
     def by_seed(name: str) -> np.ndarray:
         return np.asarray(metrics[name], float).reshape(rows, -1)
 
-    figure = learning_curve(
+    return learning_curve(
         np.asarray(metrics["step"], float),
         np.asarray(metrics["seconds"], float),
         by_seed("rollout/ep_rew_mean"),
@@ -207,12 +184,12 @@ def plot_run(run: "Run", path: str | Path | None = None) -> Path:
         kinds={name.removeprefix(_KIND): by_seed(name) for name in metrics if _KIND in name},
         won=by_seed("rollout/win_rate") if "rollout/win_rate" in metrics else None,
     )
-    figure.savefig(path)
-    return path
 
 
 def run_title(config: dict[str, Any]) -> str:
     """Such as "PPO on CartPole-v1, 8 seeds"."""
     seeds = config.get("num_seeds", 1)
     suffix = f"{seeds} seeds" if seeds > 1 else f"seed {config.get('seed', 0)}"
+    for name, values in config.get("population", {}).items():
+        suffix += f", {len(values)} values of {name}"
     return f"{config['algorithm'].upper()} on {config['env_id']}, {suffix}"

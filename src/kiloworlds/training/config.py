@@ -1,7 +1,7 @@
 """The settings of one training run."""
 
 import reprlib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,10 @@ class TrainConfig:
     """Whether the one of the highest return while training stays too."""
     keep_checkpoint_every: int | None = None
     """Steps (per seed) after which each another one stays for good."""
+    population: dict[str, Any] = field(default_factory=dict)
+    """Values of settings to train side by side in one program, as many of each: {"learning_rate":
+    [0.001, 0.01]} trains `num_seeds` seeds with either. Those that fit are listed in `varies` of the
+    algorithm's configuration."""
     devices: int | None = None
     """Devices the seeds (or, for one seed, the environments) are spread over; None: as many as leave
     the result as it is."""
@@ -98,7 +102,52 @@ class TrainConfig:
         """Updates of the whole run: `total_steps` rounded up to whole rollouts."""
         return -(-self.total_steps // self.steps_per_update)
 
+    @property
+    def num_members(self) -> int:
+        """Trainings side by side: `num_seeds` for each entry of the population."""
+        return self.num_seeds * self._entries
+
+    @property
+    def _entries(self) -> int:
+        return len(next(iter(self.population.values()), [None]))
+
+    def member(self, index: int) -> tuple[dict[str, Any], int]:
+        """What is one member's own: its values of the population's settings, and its seed."""
+        entry, number = divmod(index, self.num_seeds)
+        values = {name: values[entry] for name, values in self.population.items()}
+        return values, self.seed + number
+
+    def _check_population(self) -> None:
+        given = self.population
+        known = getattr(self.settings, "varies", ())
+        if not isinstance(given, dict) or not all(
+            isinstance(values, list) and values for values in given.values()
+        ):
+            raise InvalidValueError(
+                f"population={reprlib.repr(given)} must map settings to lists of values, such as "
+                "{'learning_rate': [0.001, 0.01]}."
+            )
+        for name, values in given.items():
+            if name not in known:
+                fits = ", ".join(known) or "none"
+                raise InvalidValueError(
+                    f"population: one program cannot hold several values of {name!r} of "
+                    f"{self.algorithm}; those that it can: {fits}."
+                )
+            for value in values:
+                try:
+                    replace(self.settings, **{name: value})
+                except InvalidValueError as error:
+                    raise InvalidValueError(f"population: {error}") from error
+        counts = {name: len(values) for name, values in given.items()}
+        if len(set(counts.values())) > 1:
+            raise InvalidValueError(
+                f"population: all settings need the same number of values, and here are {counts}: "
+                "the first values make the first entry, the second ones the second."
+            )
+
     def __post_init__(self):
+        self._check_population()
         require_number("total_steps", self.total_steps, 1, 2**53, whole=True)
         for name in ("num_envs", "num_seeds"):
             require_number(name, getattr(self, name), 1, whole=True)

@@ -1,5 +1,6 @@
 """Playing whole episodes with a trained policy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +9,12 @@ import numpy as np
 from kiloworlds.core.checks import require_count
 from kiloworlds.core.statistics import bootstrap_interval
 from kiloworlds.training.algorithms import team_of
+from kiloworlds.training.evaluate_compiled import CompiledEvaluation
+from kiloworlds.training.policy import Policy
+from kiloworlds.vector.compiled import CompiledVectorEnv
 
 if TYPE_CHECKING:
     from kiloworlds.training.agents_policy import AgentsPolicy
-    from kiloworlds.training.policy import Policy
     from kiloworlds.training.run import Run
 
 
@@ -75,16 +78,60 @@ def evaluate(
     Raises:
         InvalidValueError: `env_kwargs` give environments of other agents than those that learnt.
     """
+    (evaluation,) = evaluate_all(
+        run, episodes, seed, [policy or run.policy], deterministic, env_kwargs, max_steps
+    )
+    return evaluation
+
+
+def evaluate_all(
+    run: "Run",
+    episodes: int,
+    seed: int,
+    policies: "Sequence[Policy | AgentsPolicy]",
+    deterministic: bool = True,
+    env_kwargs: dict[str, Any] | None = None,
+    max_steps: int = 10_000,
+) -> list[Evaluation]:
+    """The same of several policies of one run, each in the same environments.
+
+    A policy of one agent plays compiled environments in one program, which is compiled once for all.
+    """
     episodes = require_count("episodes", episodes)
     num_envs = min(episodes, 256 if run.environment["backend"] == "compiled" else 8)
     envs = run.make_envs(num_envs, **(env_kwargs or {}))
+    try:
+        program = None
+        if isinstance(policies[0], Policy) and type(envs) is CompiledVectorEnv:
+            program = CompiledEvaluation(envs, episodes, policies[0], deterministic, max_steps)
+        told = []
+        for policy in policies:
+            played = None if program is None else program.play(policy, seed)  # type: ignore[arg-type]
+            told.append(
+                _step_by_step(envs, policy, episodes, seed, deterministic, max_steps)
+                if played is None
+                else Evaluation(*played)
+            )
+    finally:
+        envs.close()
+    return told
+
+
+def _step_by_step(
+    envs: Any,
+    policy: "Policy | AgentsPolicy",
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+    max_steps: int,
+) -> Evaluation:
+    num_envs = envs.num_envs
     wanted = np.full(num_envs, episodes // num_envs)
     wanted[: episodes % num_envs] += 1
     seen = np.zeros(num_envs, int)
     agents: tuple[str, ...] = getattr(envs, "possible_agents", ())
     several = bool(agents)
     seen_so_far = _Episodes(num_envs, len(agents) or 1)
-    policy = policy or run.policy
     if several:
         policy.check_fits(team_of(envs).kinds)  # type: ignore[union-attr]
         policy.reset()  # type: ignore[union-attr]
@@ -107,7 +154,6 @@ def evaluate(
         cut += int((too_long & counted).sum())
         seen += counted
         seen_so_far.restart(over)
-    envs.close()
     return seen_so_far.evaluation(cut, agents)
 
 

@@ -31,6 +31,11 @@ def make_training(config: TrainConfig) -> FusedLoop | HostTraining | HostAgentsT
                 )
         reference = spec.build_reference(**config.env_kwargs)
         return fused_training(config, spec.build(**config.env_kwargs), reference)
+    if config.population:
+        raise InvalidValueError(
+            f"population: many settings are trained in one program for compiled environments, and "
+            f"{config.env_id} runs outside XLA: train one after the other, or see `kiloworlds sweep`."
+        )
     backend = choose_host_backend(config) if config.backend == "auto" else config.backend
     options: dict[str, Any] = {}
     if backend in ("process", "thread"):  # a fault costs an episode, not the training

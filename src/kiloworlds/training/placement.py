@@ -61,7 +61,7 @@ def configure_devices(config: TrainConfig) -> None:
 def cpu_split(config: TrainConfig) -> Split:
     """How a training splits the CPU."""
     cores = available_cores()
-    wanted = min(config.devices or _largest_divisor(config.num_seeds, cores), cores)
+    wanted = min(config.devices or _largest_divisor(config.num_members, cores), cores)
     if config.devices is None and wanted == 1 and _splits_networks(config):
         wanted = min(2, cores)
     convolves = config.preprocessing is not None or config.settings.network == "cnn"
@@ -81,7 +81,7 @@ def choose_placement(config: TrainConfig) -> Placement:
     available = len(jax.devices())
     count = config.devices
     if count is None:
-        count = _largest_divisor(config.num_seeds, available)
+        count = _largest_divisor(config.num_members, available)
         on_cpu = jax.default_backend() == "cpu"
         if count == 1 and available > 1 and on_cpu and _splits_networks(config):
             return Placement(2, Axis.NETWORKS)
@@ -92,12 +92,12 @@ def choose_placement(config: TrainConfig) -> Placement:
         )
     if count == 1:
         return Placement(1, None)
-    if config.num_seeds % count == 0:
+    if config.num_members % count == 0:
         return Placement(count, Axis.SEEDS)
     if config.num_envs % count == 0:
         return Placement(count, Axis.ENVIRONMENTS)
     raise InvalidValueError(
-        f"devices={count} divides neither num_seeds={config.num_seeds} nor "
+        f"devices={count} divides neither the {config.num_members} trainings side by side nor "
         f"num_envs={config.num_envs}; change one of them, or use devices=1."
     )
 

@@ -45,6 +45,19 @@ class Policy:
         return self.algorithm.head.to_environment(self.algorithm.act_greedily(policy, observations))
 
     @property
+    def networks(self) -> Any:
+        """What `actions` needs; policies of one run differ in it only."""
+        return self._policy
+
+    def actions(
+        self, networks: Any, key: jax.Array, observations: PyTree, deterministic: bool
+    ) -> PyTree:
+        """The actions of these networks, for use inside compiled code."""
+        if deterministic:
+            return self._greedy_actions(networks, observations)
+        return self._sample_actions(networks, key, observations)
+
+    @property
     def observation_space(self) -> Space:
         """The space of one observation."""
         return self.algorithm.observation_space

@@ -137,9 +137,9 @@ def replay(
         step, seed = _first_fault(run)
     require_number("step", step, 0, max(0, _reached(run) - 1), whole=True)
     config = TrainConfig.from_dict(run.settings_at(step))
-    if not 0 <= seed < config.num_seeds:
+    if not 0 <= seed < config.num_members:
         raise InvalidValueError(
-            f"seed={seed!r} must be one of the run's {config.num_seeds} seeds, counted from 0."
+            f"seed={seed!r} must be one of the run's {config.num_members} trainings, counted from 0."
         )
     place = Place.of(step, config)
     configure_devices(config)

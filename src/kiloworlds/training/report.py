@@ -76,7 +76,7 @@ class Report:
         config, now = self._config, time.perf_counter()
         updates = self._updates
         timed = 0 if self._compiled else updates - min(updates, self._collected)
-        steps = timed * config.steps_per_update * config.num_seeds
+        steps = timed * config.steps_per_update * config.num_members
         metrics: Any = _join(self._gathered)
         sums = jax.tree.map(lambda *columns: np.sum(columns, axis=0), *recent)
         episodes = sums.ended

@@ -40,6 +40,7 @@ SEEN_BY_NOBODY = {
 SHAPES = {
     "algorithm",
     "num_seeds",
+    "population",
     "network",
     "hidden_sizes",
     "recurrent_size",

@@ -27,8 +27,9 @@ from kiloworlds.training.run_errors import NoRunError, RunDirectoryError, readin
 from kiloworlds.training.storage.arrays import from_arrays, part
 from kiloworlds.training.storage.checkpoint import Checkpoint, CheckpointStore, NoCheckpointError
 from kiloworlds.training.storage.checkpoint_writer import LEARNER
+from kiloworlds.training.storage.metrics import Metrics
 from kiloworlds.training.storage.metrics_file import read_metrics
-from kiloworlds.training.storage.run_files import read_events, say_on_stderr
+from kiloworlds.training.storage.run_files import Say, read_events, say_on_stderr
 from kiloworlds.vector.pettingzoo.ids import PREFIX as PETTINGZOO_PREFIX
 from kiloworlds.vector.pettingzoo.ids import user_module
 from kiloworlds.vector.pixels import pixel_options
@@ -54,14 +55,33 @@ class Run:
         self._checkpoint = checkpoint
         self.config: dict[str, Any] = _read_config(path / "config.yaml")
         self._policy: Policy | AgentsPolicy | None = None
+        self._said: set[str] = set()
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
     @property
-    def metrics(self) -> dict[str, np.ndarray]:
-        """All metrics by name, arrays `[rows]` or `[rows, seeds]`."""
-        return read_metrics(self.path)
+    def metrics(self) -> Metrics:
+        """All metrics by name, arrays `[rows]` or `[rows, seeds]`; of a damaged file those before the
+        damage, which is said once on standard error."""
+        return self.read_metrics(self._say_once)
+
+    def read_metrics(self, say: Say) -> Metrics:
+        """The same.
+
+        Args:
+            say: hears in a sentence which line is damaged, and how many are left out. A last line that
+                was torn, as a kill leaves it, is no damage.
+
+        Raises:
+            RunDirectoryError: there are none.
+        """
+        return read_metrics(self.path, say)
+
+    def _say_once(self, words: str) -> None:
+        if words not in self._said:
+            self._said.add(words)
+            say_on_stderr(words)
 
     @property
     def steps(self) -> int:
@@ -210,7 +230,7 @@ def _load_policy(run: "Run", config: TrainConfig) -> Policy | AgentsPolicy:
     algorithm: Any = algorithm_for(config, envs)
     envs.close()
     like = jax.eval_shape(
-        jax.vmap(algorithm.init), jax.random.split(jax.random.key(0), config.num_seeds)
+        jax.vmap(algorithm.init), jax.random.split(jax.random.key(0), config.num_members)
     )
     checkpoint = run.load_checkpoint(only=LEARNER)
     arrays = part(checkpoint.arrays, LEARNER)

@@ -3,12 +3,15 @@
 import contextlib
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.training.config import TrainConfig, build_config
+from kiloworlds.training.loggers import choice
+from kiloworlds.training.loggers.base import LoggedRun
+from kiloworlds.training.loggers.feed import Loggers
 from kiloworlds.training.loops.arrival_order import Playback, Recording
 from kiloworlds.training.loops.host import HostTraining
 from kiloworlds.training.make_training import make_training
@@ -46,6 +49,7 @@ def train(
     override: bool = False,
     replay_order: str | os.PathLike | None = None,
     env_kwargs: dict[str, Any] | None = None,
+    log: str | Sequence[str] | None = None,
     on_start: Callable[[Path, TrainConfig], None] = _nothing,
     on_metrics: Callable[[Row], None] = _nothing,
     **overrides: Any,
@@ -65,6 +69,8 @@ def train(
         replay_order: a run whose environments went each at its own pace (`batch_size`), to be repeated
             exactly: results of environments are taken in the order in which they arrived then.
         env_kwargs: parameters of the environment.
+        log: trackers that get the metrics too: "tensorboard", "wandb", "mlflow", "trackio". A run that
+            is resumed goes on with those it had; `()` ends that.
         on_start: called with the run's path and settings before the first step.
         on_metrics: called with every metric row as it is written.
         **overrides: any field of `TrainConfig` or of the algorithm's configuration, such as
@@ -83,6 +89,7 @@ def train(
         RunDirectoryError: `run_dir` cannot be written; or there is no run, or no checkpoint, to go on
             with.
         DivergedError: the losses are not finite any more.
+        MissingDependencyError: the package of a tracker is not installed.
 
     Example:
         >>> import kiloworlds as kw
@@ -105,6 +112,7 @@ def train(
         resume=resume,
         override=override,
         replay_order=replay_order,
+        log=log,
         on_start=on_start,
         on_metrics=on_metrics,
     )
@@ -117,27 +125,32 @@ def train_config(
     resume: bool = False,
     override: bool = False,
     replay_order: str | os.PathLike | None = None,
+    log: str | Sequence[str] | None = None,
     on_start: Callable[[Path, TrainConfig], None] = _nothing,
     on_metrics: Callable[[Row], None] = _nothing,
     on_progress: Callable[[Row], None] = _nothing,
+    stop: Callable[[], bool] = lambda: False,
     say: Say = say_on_stderr,
 ) -> Run:
     """Trains with complete settings; see `train`.
 
     Args:
-        resume, override, replay_order: see `train`.
+        resume, override, replay_order, log: see `train`.
         on_progress: see `Trainer`.
+        stop: training ends early, as after Ctrl-C, once it says so.
         say: hears in a sentence what goes wrong, and that it is over.
     """
     configure_devices(config)
     old = _opened(run_dir) if resume else None
     changes = check_changes(old.config, config.as_dict(), override) if old else {}
+    logged = choice.choose(log, old.path if old else None)
     playback = None if replay_order is None else _playback(Path(replay_order), config, resume)
     training = make_training(config)
     try:
         path = old.path if old else create_run_directory(config, run_dir)
         facts = old.environment if old else environment_facts(config, training.backend)
-        files = RunFiles(path, config, facts, say)
+        more = {} if logged is None else {choice.NAME: logged.text()}
+        files = RunFiles(path, config, facts, say, more)
         if old is None:
             files.write_settings()
         lifeline = Lifeline.given()
@@ -146,18 +159,27 @@ def train_config(
             die_with(lifeline.supervisor)
             lifeline.path = path
         until = None if playback is None else playback.num_updates
-        trainer = Trainer(config, training, files, on_metrics, on_progress, lifeline, until)
+        loggers = Loggers(() if logged is None else logged.names, say)
+
+        def on_row(row: Row) -> None:
+            loggers.log(row)
+            on_metrics(row)
+
+        trainer = Trainer(config, training, files, on_row, on_progress, lifeline, until)
         on_start(path, config)
         for words in in_words(changes):
             say(words)
-        with interrupts() as interrupt:
+        with interrupts() as interrupt, loggers:
             try:
                 with contextlib.suppress(InterruptedEarlyError):
                     checkpoint = None if old is None else _newest(files, lifeline, crashed)
                     if isinstance(training, HostTraining) and training.streamed is not None:
                         training.streamed.order = playback or _recording(files, config, checkpoint)
                     _begin(trainer, files, checkpoint, changes, interrupt.is_set)
-                    trainer.run(interrupt.is_set)
+                    if logged is not None:
+                        step = trainer.done * config.steps_per_update
+                        loggers.start(LoggedRun(path, logged.identity, config.as_dict(), step))
+                    trainer.run(lambda: interrupt.is_set() or stop())
             finally:  # whatever ends training, what was learnt is kept
                 interrupted = trainer.is_interrupted
                 path = files.finish(trainer.last_snapshot())

@@ -213,9 +213,11 @@ class Trainer:
             checkpoint = self.files.newest()
             arrays, step = part(checkpoint.arrays, STATE), checkpoint.step
         self._state = self.training.roll_back(self._state, arrays, seeds, number)
-        named = [self.config.seed + seed for seed in seeds]
+        several = self.config.population  # whose members have the same seeds
+        named = [seed if several else self.config.member(seed)[1] for seed in seeds]
+        who = f"{'members' if several else 'seeds'} {named}"
         self._tell(
-            f"seeds {named} go on from step {step} with other random numbers.",
+            f"{who} go on from step {step} with other random numbers.",
             "rolled back",
             seeds=named,
             from_step=step,

@@ -125,6 +125,10 @@ class VectorEnv(gymnasium.vector.VectorEnv):
         self.closed = False
         self._was_reset = False
 
+    def render(self, env_ids: Any = None) -> tuple[Any, ...] | None:
+        """What all environments look like, or those in `env_ids` `[B]`, in that order."""
+        raise NotImplementedError(f"{self} draws no pictures.")
+
     @property
     def saves_state(self) -> bool:
         """Whether `get_state` and `set_state` are there: whether the simulator can save its state."""

@@ -371,15 +371,41 @@ class CompiledVectorEnv(VectorEnv):
 
     def environment(self, index: int) -> Environment:
         """One environment with its own parameters."""
-        parameters = jax.tree.map(lambda leaf: leaf[index], self.functions.parameters)
+        # A state that was restored brings its own.
+        of_all = self.functions.parameters if self._state is None else self._state.parameters
+        parameters = jax.tree.map(lambda leaf: leaf[index], of_all)
         return self.functions.with_parameters(parameters)
 
-    def render(self) -> tuple[np.ndarray, ...] | None:
-        """Pictures of all environments, uint8 RGB each; None if they have none."""
+    def render(self, env_ids: Sequence[int] | None = None) -> tuple[np.ndarray, ...] | None:
+        """Pictures of all environments, or of some.
+
+        Args:
+            env_ids: `[B]`, which, in that order.
+
+        Returns:
+            One uint8 RGB array `[height, width, 3]` for each; None if the environment has no picture.
+
+        Raises:
+            InvalidValueError: environments that are not there, or named twice.
+            WrongCallError: before the first reset.
+
+        Example:
+            >>> import kiloworlds as kw
+            >>> envs = kw.make("CartPole-v1", num_envs=64)
+            >>> _ = envs.reset(seed=0)
+            >>> len(envs.render()), envs.render(env_ids=[5])[0].shape
+            (64, (400, 600, 3))
+        """
         self._check_open("render")
-        frames = [
-            self.environment(index).render(self.state_of(index)) for index in range(self.num_envs)
-        ]
+        rows = range(self.num_envs) if env_ids is None else self._check_rows(env_ids).tolist()
+        # Drawing reads numbers one by one: from the host, where all come at once, not from the device.
+        parameters, states = jax.device_get((self.state.parameters, self.state.environments))
+
+        def draw(row: int) -> np.ndarray | None:
+            own, state = jax.tree.map(lambda leaf: leaf[row], (parameters, states))
+            return self.functions.with_parameters(own).render(state)
+
+        frames = [draw(row) for row in rows]
         return None if any(frame is None for frame in frames) else tuple(frames)  # type: ignore[return-value]
 
     def describe(self, index: int = 0) -> str | None:

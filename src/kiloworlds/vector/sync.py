@@ -195,10 +195,10 @@ class SyncExecutor(VectorEnv):
         self._finished[:] = False
         return observations
 
-    def render(self) -> tuple[Any, ...]:
-        """The frames of all environments."""
+    def render(self, env_ids: Any = None) -> tuple[Any, ...]:
+        """The frames of all environments, or of those in `env_ids` `[B]`, in that order."""
         self._check_open("render")
-        return self._vector.render()
+        return self._vector.render() if env_ids is None else self.call_some(env_ids, "render")
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Calls a method (or reads an attribute) of every environment."""

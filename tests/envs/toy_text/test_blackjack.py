@@ -171,3 +171,14 @@ def test_dealers_hand_is_shown_at_the_end():
     lost, _ = env.step(fast_key(0), _state((10, 10, 1), (10, 6)), jnp.int32(1))
     assert lost.dealer_total == 0
     assert env.describe(lost) == f"Player: {lost.player_total} (bust)\nDealer: 10 6"
+
+
+def test_a_picture_shows_what_the_text_says():
+    env = Blackjack()
+    begun = env.render(_state((1, 5), (1, 9)))
+    assert begun.shape == (240, 320, 3)
+    others = [_state((1, 6), (1, 9)), _state((10, 6), (1, 9)), _state((1, 5), (2, 9))]
+    assert all((env.render(state) != begun).any() for state in others)
+    assert (env.render(_state((1, 5), (1, 8))) == begun).all()  # the hidden card is hidden
+    stood, _ = env.step(fast_key(0), _state((1, 5), (1, 9)), jnp.int32(0))
+    assert (env.render(stood) != begun)[:120].any()

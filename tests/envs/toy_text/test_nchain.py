@@ -53,3 +53,12 @@ def test_parameters_can_differ_between_environments():
 def test_a_chain_of_one_place_is_refused():
     with pytest.raises(InvalidValueError, match="n=1"):
         NChain(n=1)
+
+
+def test_a_picture_shows_the_place():
+    pictures = [NChain(n=12).render(jnp.int32(place)) for place in (0, 11)]
+    assert pictures[0].shape == (128, 640, 3)  # ten places in a row
+    changed = (pictures[0] != pictures[1]).any(-1)
+    assert changed[:64, :64].any()
+    assert changed[64:, 64:128].any()
+    assert not changed[:64, 64:].any()

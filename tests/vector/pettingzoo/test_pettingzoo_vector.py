@@ -171,10 +171,12 @@ def test_options_calls_and_rendering(make):
     envs.set_attr("start", [5.0, 6.0])
     assert envs.get_attr("start") == (5.0, 6.0)
     assert "relay_v0, num_envs=2, num_agents=2, backend='process'" in repr(envs)
-    pictures = make(lambda: simple_spread_v3.parallel_env(render_mode="rgb_array"), 1)
+    pictures = make(lambda: simple_spread_v3.parallel_env(render_mode="rgb_array"), 2)
     pictures.reset(seed=0)
     assert pictures.render_mode == "rgb_array"
     assert pictures.render()[0].shape == (700, 700, 3)
+    (second,) = pictures.render([1])
+    np.testing.assert_array_equal(second, pictures.render()[1])
 
 
 def test_views_without_copies(make):

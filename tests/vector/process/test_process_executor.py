@@ -232,10 +232,14 @@ def test_a_spec_that_cannot_be_pickled_is_left_out():
 
 
 def test_rendering(pool):
-    envs = pool(functools.partial(gymnasium.make, "FrozenLake-v1", render_mode="ansi"), 2)
+    envs = pool(functools.partial(gymnasium.make, "FrozenLake-v1", render_mode="ansi"), 3)
     envs.reset(seed=0)
     assert envs.render_mode == "ansi"
     assert all("FFF" in frame for frame in envs.render())
+    envs.step(np.array([0, 1, 2]))
+    assert envs.render([2, 0]) == (envs.render()[2], envs.render()[0])
+    with pytest.raises(InvalidValueError, match="env_ids holds 3"):
+        envs.render([3])
 
 
 def test_workers_are_other_processes_and_leave_nothing_behind():

@@ -4,11 +4,13 @@ from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from kiloworlds.core.environment import Environment, Step
 from kiloworlds.core.random import random_index
 from kiloworlds.core.spaces import Discrete, Tuple
+from kiloworlds.envs.drawing import Canvas, Point
 
 # The longest hand below 17: A A, then A A A A (soft 16), 6 (12, as the ace now counts 1),
 # A A A A (16), and one more. `tests/envs/toy_text` searches all hands for a longer one.
@@ -114,18 +116,64 @@ class Blackjack(Environment):
     def action_space(self) -> Discrete:
         return Discrete(2)
 
+    def render(self, state: BlackjackState) -> np.ndarray:
+        """The dealer's two cards above, the player's sum below, 320 by 240 pixels."""
+        hands = _hands(state)
+        canvas = Canvas(320, 240, x_range=(0, 320), y_origin=0.0, background="#166534")
+        for left, card in zip((24, 92), hands.dealer_cards, strict=True):
+            _draw_card(canvas, (left, 130), card)
+        canvas.text((170, 190), "Dealer", "#bbf7d0", size=16, align="left")
+        if hands.dealer_end:
+            canvas.text((170, 164), hands.dealer_end, "#ffffff", size=16, align="left")
+        canvas.line((24, 112), (296, 112), "#15803d", width=2)
+        canvas.text((24, 56), str(hands.player_total), "#ffffff", size=64, align="left")
+        canvas.text((122, 72), "Player", "#bbf7d0", size=16, align="left")
+        if hands.player_note:
+            canvas.text((122, 46), hands.player_note, "#fde68a", size=16, align="left")
+        return canvas.pixels()
+
     def describe(self, state: BlackjackState) -> str:
         """Both hands: as the player sees them, and at the end with the dealer's cards."""
-        total, _, usable_ace = (int(part) for part in _observe(state))
-        final, is_bust = int(state.dealer_total), total > 21
-        cards = [int(state.dealer_showing), int(state.dealer_hidden)]
-        showing, hidden = ("A" if card == 1 else str(card) for card in cards)
-        dealer = f"{showing} {hidden if is_bust or final else '?'}"
-        if final:
-            stands = int(_sum(jnp.int32(sum(cards)), jnp.bool_(1 in cards))) >= 17
-            dealer += f", {'stands on' if stands else 'draws to'} {_hand(final)}"
-        soft = " with a usable ace" if usable_ace else ""
-        return f"Player: {_hand(total)}{soft}\nDealer: {dealer}"
+        hands = _hands(state)
+        note = {"": "", "bust": " (bust)"}.get(hands.player_note, f" with a {hands.player_note}")
+        end = f", {hands.dealer_end}" if hands.dealer_end else ""
+        return f"Player: {hands.player_total}{note}\nDealer: {' '.join(hands.dealer_cards)}{end}"
+
+
+class _Hands(NamedTuple):
+    """What a spectator is told.
+
+    `player_note` is "", "usable ace" or "bust"; of the dealer's cards the second is "?" until the end;
+    `dealer_end` says what it came to, "" before.
+    """
+
+    player_total: int
+    player_note: str
+    dealer_cards: tuple[str, str]
+    dealer_end: str
+
+
+def _hands(state: BlackjackState) -> _Hands:
+    total, _, usable_ace = (int(part) for part in _observe(state))
+    final, is_bust = int(state.dealer_total), total > 21
+    cards = [int(state.dealer_showing), int(state.dealer_hidden)]
+    showing, hidden = ("A" if card == 1 else str(card) for card in cards)
+    end = ""
+    if final:
+        stands = int(_sum(jnp.int32(sum(cards)), jnp.bool_(1 in cards))) >= 17
+        end = f"{'stands on' if stands else 'draws to'} {_hand(final)}"
+    note = "bust" if is_bust else "usable ace" if usable_ace else ""
+    return _Hands(total, note, (showing, hidden if is_bust or final else "?"), end)
+
+
+def _draw_card(canvas: Canvas, corner: Point, name: str) -> None:
+    """A card 56 by 80 pixels above and right of a corner; "?" lies face down."""
+    left, bottom = corner
+    face = "#4338ca" if name == "?" else "#ffffff"
+    canvas.rectangle((left - 1, bottom - 1), (left + 57, bottom + 81), "#052e16")
+    canvas.rectangle((left, bottom), (left + 56, bottom + 80), face)
+    ink = "#c7d2fe" if name == "?" else "#1e293b"
+    canvas.text((left + 28, bottom + 40), name, ink, size=32)
 
 
 def _hand(total: int) -> str:

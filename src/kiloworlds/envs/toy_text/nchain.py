@@ -5,13 +5,16 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 from kiloworlds.core.environment import Environment, Step
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.spaces import Discrete
+from kiloworlds.envs.toy_text.grid import GridPicture
 
 NChainState = Int[Array, ""]
+_MOST_IN_A_ROW = 10  # places in a picture
 
 
 class NChain(Environment):
@@ -58,6 +61,19 @@ class NChain(Environment):
     @property
     def action_space(self) -> Discrete:
         return Discrete(2)
+
+    def render(self, state: NChainState) -> np.ndarray:
+        """The places by number, 64 pixels each, ten in a row; that of the large reward is golden."""
+        rows = -(-self.n // _MOST_IN_A_ROW)
+        picture = GridPicture(rows, min(self.n, _MOST_IN_A_ROW), background="#cbd5e1")
+        for place in range(self.n):
+            row, column = divmod(place, _MOST_IN_A_ROW)
+            picture.cell(row, column, "#fbbf24" if place == self.n - 1 else "#f8fafc")
+            if place == int(state):
+                picture.agent(row, column)
+            ink = "#ffffff" if place == int(state) else "#64748b"
+            picture.text(row, column, str(place), ink, size=20)
+        return picture.canvas.pixels()
 
     def describe(self, state: NChainState) -> str:
         """The chain, the occupied place in brackets."""

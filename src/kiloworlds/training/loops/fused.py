@@ -33,21 +33,26 @@ class LoopState(NamedTuple):
     return_so_far: Float[Array, " N"]
     key: Key[Array, ""]
     updates: Int[Array, ""]
+    varied: dict[str, Float[Array, ""]] = {}  # noqa: RUF012
+    """Its own values of settings; none unless a population is trained."""
 
 
 class FusedTraining(FusedLoop):
     """Trains one agent on a compiled environment."""
 
     def __init__(self, config: TrainConfig, env: Environment, reference: Environment | None = None):
+        self._spaces = env.observation_space, env.action_space
         super().__init__(config, env, reference)
-        self.algorithm = PPO(
-            config.settings, env.observation_space, env.action_space, **self._algorithm_axes
-        )
+
+    def _build_algorithm(self) -> None:
+        self.algorithm = PPO(self.config.settings, *self._spaces, **self._algorithm_axes)
 
     def _state_on_devices(self) -> LoopState:
         everywhere: Any = PartitionSpec()
         split: Any = PartitionSpec(None, Axis.ENVIRONMENTS)
-        return LoopState(everywhere, split_vector_state(), split, split, everywhere, everywhere)
+        return LoopState(
+            everywhere, split_vector_state(), split, split, everywhere, everywhere, everywhere
+        )
 
     def _init_one(self, key: Key[Array, ""]) -> LoopState:
         learner_key, environment_key, loop_key = jax.random.split(key, 3)
@@ -119,7 +124,13 @@ class FusedTraining(FusedLoop):
         metrics["learning_rate"] = learning_rate
         episodes, metrics = self._over_devices(episodes, metrics)
         state = LoopState(
-            learner, environments, observation, return_so_far, state.key, state.updates + 1
+            learner,
+            environments,
+            observation,
+            return_so_far,
+            state.key,
+            state.updates + 1,
+            state.varied,
         )
         return state, UpdateMetrics(episodes, metrics, fault), broken
 

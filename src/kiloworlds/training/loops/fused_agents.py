@@ -37,6 +37,8 @@ class AgentsLoopState(NamedTuple):
     carried: PyTree
     key: Key[Array, ""]
     updates: Int[Array, ""]
+    varied: dict[str, Float[Array, ""]] = {}  # noqa: RUF012
+    """Its own values of settings; none unless a population is trained."""
 
 
 class FusedAgentsTraining(FusedLoop):
@@ -55,9 +57,14 @@ class FusedAgentsTraining(FusedLoop):
         reference: Environment | None = None,
     ):
         assert isinstance(env, MultiAgentEnvironment)
-        super().__init__(config, env, reference)
         self.layout = KindLayout(env.kinds)
-        self.algorithm = make_algorithm(config.settings, Team.of(env), **self._algorithm_axes)
+        self._make_algorithm, self._team = make_algorithm, Team.of(env)
+        super().__init__(config, env, reference)
+
+    def _build_algorithm(self) -> None:
+        self.algorithm = self._make_algorithm(
+            self.config.settings, self._team, **self._algorithm_axes
+        )
         self._one_rollout = jax.jit(self._rollout, inline=True)
 
     def _state_on_devices(self) -> AgentsLoopState:
@@ -65,7 +72,7 @@ class FusedAgentsTraining(FusedLoop):
         split: Any = PartitionSpec(None, Axis.ENVIRONMENTS)
         environments = split_vector_state()
         return AgentsLoopState(
-            everywhere, environments, split, split, split, split, everywhere, everywhere
+            everywhere, environments, split, split, split, split, everywhere, everywhere, everywhere
         )
 
     def _init_one(self, key: Key[Array, ""]) -> AgentsLoopState:

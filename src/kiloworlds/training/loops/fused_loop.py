@@ -3,6 +3,8 @@
 Letters in shapes: S seeds, T steps per rollout, N environments, U updates.
 """
 
+import copy
+import dataclasses
 import functools
 from abc import abstractmethod
 from collections.abc import Callable
@@ -93,9 +95,12 @@ class FusedLoop:
         self._vector = VectorFunctions(
             env, reference or env, config.num_envs, AutoresetMode.SAME_STEP
         )
+        self._build_algorithm()
         # Inlined, so that what asks for its shapes only and what runs it trace it but once.
-        self._one_update = jax.jit(jax.vmap(self._update), inline=True)
-        self._init = jax.jit(self._spread(jax.vmap(self._init_one), "keys", gives="state"))
+        self._one_update = jax.jit(jax.vmap(self._update_of_member), inline=True)
+        self._init = jax.jit(
+            self._spread(jax.vmap(self._init_of_member), "keys", "keys", gives="state")
+        )
         self._run = jax.jit(
             self._spread(
                 self._updates,
@@ -118,6 +123,28 @@ class FusedLoop:
             "environment_axis": Axis.ENVIRONMENTS if self._axis == Axis.ENVIRONMENTS else None,
             "network_axis": Axis.NETWORKS if self._axis == Axis.NETWORKS else None,
         }
+
+    @abstractmethod
+    def _build_algorithm(self) -> None:
+        """Makes all that depends on the algorithm's settings: `self.algorithm`, for one."""
+
+    def _init_of_member(self, key: Key[Array, ""], varied: dict[str, Array]) -> Any:
+        return self._init_one(key)._replace(varied=varied)
+
+    def _update_of_member(self, state: Any) -> tuple[Any, UpdateMetrics, Bool[Array, " N"]]:
+        return self._with_settings(state.varied)._update(state)
+
+    def _with_settings(self, varied: dict[str, Array]) -> "FusedLoop":
+        """This loop with a member's own values, which are traced, in place of some settings."""
+        if not varied:
+            return self
+        settings = copy.copy(self.config.settings)
+        for name, value in varied.items():  # past the checks, which cannot look at traced values
+            object.__setattr__(settings, name, value)
+        member = copy.copy(self)
+        member.config = dataclasses.replace(self.config, settings=settings, population={})
+        member._build_algorithm()
+        return member
 
     @abstractmethod
     def _init_one(self, key: Key[Array, ""]) -> Any:
@@ -254,9 +281,18 @@ class FusedLoop:
         return is_so
 
     def seed_keys(self) -> Key[Array, " S"]:
-        """One key per seed."""
-        seeds = jnp.arange(self.config.num_seeds, dtype=jnp.uint32) + np.uint32(self.config.seed)
-        return jax.vmap(fast_key)(seeds)
+        """One key per seed, the same for all entries of a population."""
+        members = map(self.config.member, range(self.config.num_members))
+        seeds = np.array([seed for _, seed in members], np.uint32)
+        return jax.vmap(fast_key)(jnp.asarray(seeds))
+
+    def varied(self) -> dict[str, Float[Array, " S"]]:
+        """The settings of which a population has many values: each member's."""
+        population = self.config.population.items()
+        return {
+            name: jnp.repeat(jnp.asarray(values, jnp.float32), self.config.num_seeds)
+            for name, values in population
+        }
 
     def init(self) -> Any:
         """The state before the first update; every leaf has a leading seed axis."""
@@ -264,11 +300,11 @@ class FusedLoop:
             # XLA leaves Python's lock alone, so one program is traced while the other is compiled.
             init = background.submit(self._traced_init.lower().compile)
             _ = self.program
-            return self._on_devices(init.result()(self.seed_keys()))
+            return self._on_devices(init.result()(self.seed_keys(), self.varied()))
 
     @functools.cached_property
     def _traced_init(self) -> Any:
-        return self._init.trace(jax.eval_shape(self.seed_keys))
+        return self._init.trace(jax.eval_shape(self.seed_keys), jax.eval_shape(self.varied))
 
     @functools.cached_property
     def program(self) -> Compiled:
@@ -321,7 +357,7 @@ class FusedLoop:
         theirs = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None))(
             state.environments.keys, number
         )
-        is_back = jnp.isin(jnp.arange(self.config.num_seeds), jnp.array(seeds))
+        is_back = jnp.isin(jnp.arange(self.config.num_members), jnp.array(seeds))
         environments = state.environments._replace(
             keys=jnp.where(is_back[:, None], theirs, state.environments.keys)
         )

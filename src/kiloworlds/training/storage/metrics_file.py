@@ -3,12 +3,14 @@
 import fcntl
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kiloworlds.training.run_errors import RunDirectoryError, reading
+from kiloworlds.training.storage.metrics import Metrics
 
 NAME = "metrics.jsonl"
 NOTHING = {"bytes": 0, "unwritten": ""}
@@ -110,24 +112,66 @@ class MetricsFile:
         os.close(self._file)
 
 
-def read_metrics(path: Path) -> dict[str, np.ndarray]:
+def _ignore(words: str) -> None:
+    """Where nobody listens."""
+
+
+def read_metrics(path: Path, say: Callable[[str], None] = _ignore) -> Metrics:
     """Reads `metrics.jsonl` into arrays `[rows]` or `[rows, seeds]`, NaN where nothing was.
 
-    Reading ends before the first line that is no row, such as one torn by a kill.
+    Reading ends before the first line that is no row.
+
+    Args:
+        path: the run directory.
+        say: hears which line that is and how much is left out, unless it is but the last one, torn by a
+            kill.
+
+    Raises:
+        RunDirectoryError: there is no such file, or it cannot be read.
+    """
+    rows, damage = read_rows(path)
+    if damage is not None:
+        say(damage)
+    columns = {name: _column([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+    return Metrics(columns)
+
+
+def read_rows(path: Path) -> tuple[list[dict[str, Any]], str | None]:
+    """The rows of `metrics.jsonl` until a line that is none, and in a sentence what is wrong with it;
+    None if that is nothing, or just the end of a last line that is not there.
+
+    Raises:
+        RunDirectoryError: there is no such file, or it cannot be read.
     """
     file = path / NAME
     rows: list[dict[str, Any]] = []
     with reading(file):
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            break
-        if _layout(row) is None or (rows and _layout(row) != _layout(rows[0])):
-            break
+        *lines, end = file.read_text(encoding="utf-8", errors="replace").split("\n")
+    if end:
+        lines.append(end)
+    for index, line in enumerate(lines):
+        row = _parse(line)
+        if row is None or (rows and _layout(row) != _layout(rows[0])):
+            left_out = len(lines) - index
+            is_torn = bool(end) and left_out == 1
+            return rows, None if is_torn else _damage(file, index + 1, left_out)
         rows.append(row)
-    return {name: _column([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+    return rows, None
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """The row of a line, if it is one."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return None if _layout(row) is None else row
+
+
+def _damage(file: Path, number: int, left_out: int) -> str:
+    count = "1 line is" if left_out == 1 else f"{left_out:,} lines are"
+    where = f"{str(file)!r} is damaged in line {number:,}"
+    return f"{where}: metrics end before it, and {count} left out."
 
 
 def _layout(row: Any) -> dict[str, int | None] | None:

@@ -4,6 +4,9 @@ config.yaml       complete settings; training from it repeats the run
 metrics.jsonl     one JSON object per line, appended and flushed as training goes
 environment.json  versions, hardware, command line, git commit, seed
 events.jsonl      what happened to the training: resumed, in trouble, ended
+loggers.json      which trackers get the metrics too, and by what they know the run
+loggers/          what they print, and how far they got
+tensorboard/      event files
 checkpoints/      everything that determines how it goes on (`kiloworlds.training.storage.checkpoint`)
 videos/, *.png    made by `kiloworlds play` and at the end of training
 """

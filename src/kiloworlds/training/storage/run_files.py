@@ -1,6 +1,7 @@
 """What a training writes into its run directory, whatever happens to the disk meanwhile."""
 
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -37,14 +38,23 @@ class RunFiles:
         config: the settings.
         facts: of `environment.json`.
         say: is told in a sentence what goes wrong, and when it is over.
+        more: other small files of the run, texts by name.
     """
 
-    def __init__(self, path: Path, config: TrainConfig, facts: dict[str, Any], say: Say):
+    def __init__(
+        self,
+        path: Path,
+        config: TrainConfig,
+        facts: dict[str, Any],
+        say: Say,
+        more: dict[str, str] | None = None,
+    ):
         self.path = path
         self._described_by = {"config": config.as_dict(), "versions": versions()}
         self._texts = {
             "config.yaml": yaml.safe_dump(config.as_dict(), sort_keys=False),
             "environment.json": json.dumps(facts, indent=2) + "\n",
+            **(more or {}),
         }
         self.say = say
         self._troubles: set[str] = set()
@@ -57,7 +67,7 @@ class RunFiles:
         self._writer = SnapshotWriter(self._save, self._told)
 
     def write_settings(self) -> None:
-        """Writes `config.yaml` and `environment.json`.
+        """Writes `config.yaml`, `environment.json` and what else there is of the kind.
 
         Raises:
             OSError: they cannot be written.
@@ -144,6 +154,8 @@ class RunFiles:
                 self._write_texts(path)
                 lines = self.metrics.read() + self.metrics.position()["unwritten"].encode()
                 (path / "metrics.jsonl").write_bytes(lines)
+                if (self.path / "events.jsonl").is_file():  # which may be gone with the directory
+                    shutil.copyfile(self.path / "events.jsonl", path / "events.jsonl")
                 if snapshot is not None:
                     store = CheckpointStore(path / "checkpoints")
                     store.save(*self._described(snapshot))

@@ -33,9 +33,9 @@ class Divergence:
 
     def __init__(self, config: TrainConfig, tell: Callable[..., None]):
         self._config, self._tell = config, tell
-        self._streak = np.zeros(config.num_seeds, int)
-        self._ways_back = np.zeros(config.num_seeds, int)
-        self._given_up = np.zeros(config.num_seeds, bool)
+        self._streak = np.zeros(config.num_members, int)
+        self._ways_back = np.zeros(config.num_members, int)
+        self._given_up = np.zeros(config.num_members, bool)
 
     def watch(self, fault: Fault, done: int) -> list[int]:
         """Looks at some updates.
@@ -68,7 +68,9 @@ class Divergence:
 
     def _tell_of(self, fault: Fault, seed: int, update: int, done: int) -> None:
         field = FIELDS[fault.field[seed, update] - 1]
-        facts: dict[str, Any] = {"update": done + update, "seed": self._config.seed + seed}
+        facts: dict[str, Any] = {"update": done + update, "seed": self._config.member(seed)[1]}
+        if self._config.population:
+            facts["member"] = seed
         words = f"of update {done + update}"
         if field != "learner":
             facts |= {

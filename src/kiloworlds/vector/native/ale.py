@@ -300,7 +300,7 @@ class ALEExecutor(VectorEnv):
         named = {name: ale_infos[name] for name in _INFO_NAMES}
         return with_masks(named, mask, lambda value: value.astype(int))
 
-    def render(self) -> tuple[Any, ...]:
+    def render(self, env_ids: Any = None) -> tuple[Any, ...]:
         """Not possible: the simulator gives no frames but its observations.
 
         Raises:

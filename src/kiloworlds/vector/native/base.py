@@ -383,7 +383,7 @@ class EngineVectorEnv(VectorEnv):
         """Raises InvalidValueError: a native engine holds no Python environments."""
         raise self._not_here("set_attr")
 
-    def render(self) -> Any:
+    def render(self, env_ids: Any = None) -> Any:
         """Raises InvalidValueError: a native engine draws no pictures."""
         raise self._not_here("render")
 

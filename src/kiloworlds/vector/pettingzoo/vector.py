@@ -247,10 +247,10 @@ class PettingZooVectorEnv(VectorEnv):
             infos["shared_infos"] = infos.pop("shared")
             infos["_shared_infos"] = infos.pop("_shared")
 
-    def render(self) -> tuple[Any, ...]:
-        """The frames of all environments."""
+    def render(self, env_ids: Any = None) -> tuple[Any, ...]:
+        """The frames of all environments, or of those in `env_ids` `[B]`, in that order."""
         self._check_open("render")
-        return self.executor.render()
+        return self.executor.render(env_ids)
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Calls a method (or reads an attribute) of every environment."""

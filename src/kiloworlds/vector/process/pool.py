@@ -474,11 +474,12 @@ class PoolExecutor(VectorEnv):
         self._check_nothing_pending(call)
         self._supervisor.set_attribute(name, values, call)
 
-    def render(self) -> tuple[Any, ...]:
-        """The frames of all environments."""
+    def render(self, env_ids: Any = None) -> tuple[Any, ...]:
+        """The frames of all environments, or of those in `env_ids` `[B]`, in that order."""
         self._check_nothing_pending("render")
+        rows = self._all if env_ids is None else self._check_rows(env_ids)
         return tuple(
-            self._supervisor.ask(self._all, lambda indices, _: protocol.Render(indices), "render")
+            self._supervisor.ask(rows, lambda indices, _: protocol.Render(indices), "render")
         )
 
     @property

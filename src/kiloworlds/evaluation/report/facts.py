@@ -1,0 +1,244 @@
+"""What a report tells of a run, as plain values and words."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kiloworlds.core.words import duration, number
+from kiloworlds.evaluation.clock import without_compilation
+from kiloworlds.evaluation.evaluate import RunEvaluation
+from kiloworlds.evaluation.task import reward_threshold
+from kiloworlds.training.config import build_config
+from kiloworlds.training.presets import preset
+from kiloworlds.training.run import Run
+from kiloworlds.training.storage.run_files import read_events
+
+
+class Setting(NamedTuple):
+    """One setting of a run.
+
+    Attributes:
+        name, value: as in its config.yaml.
+        usual: of the preset, where that is another; else "".
+    """
+
+    name: str
+    value: str
+    usual: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything a report says without pictures; pairs are a name and what there is to say.
+
+    Attributes:
+        title, summary: at the top.
+        settings: all, in the order of config.yaml.
+        evaluation: of the final policies.
+        seeds: each one's mean return in the evaluation, by name.
+        performance: how fast it was, and what waited for what.
+        metrics: their last values.
+        events: when what happened, in words.
+        origin: versions, machine, command.
+    """
+
+    title: str
+    summary: list[tuple[str, str]]
+    settings: list[Setting]
+    evaluation: list[tuple[str, str]]
+    seeds: list[tuple[str, str]]
+    performance: list[tuple[str, str]]
+    metrics: list[tuple[str, str]]
+    events: list[tuple[str, str]]
+    origin: list[tuple[str, str]]
+
+
+def facts_of(run: Run, title: str, evaluation: RunEvaluation, episodes: int) -> Facts:
+    """Gathers them.
+
+    Args:
+        title: of the page.
+        evaluation: of the run's policies.
+        episodes: that each of them played.
+    """
+    return Facts(
+        title,
+        _summary(run, evaluation),
+        _settings(run),
+        _evaluation(run, evaluation, episodes),
+        _by_seed(run, evaluation),
+        _performance(run),
+        _metrics(run),
+        _events(run.path),
+        _origin(run),
+    )
+
+
+def _summary(run: Run, evaluation: RunEvaluation) -> list[tuple[str, str]]:
+    told = [("return", _with_interval(evaluation))]
+    threshold = reward_threshold(run.config["env_id"])
+    if threshold is not None:
+        solved = evaluation.mean_return >= threshold
+        told.append(("solved", f"{'yes' if solved else 'no'} ({threshold:g} is enough)"))
+    metrics = run.metrics
+    if len(metrics.get("step", ())):
+        told.append(("steps", f"{int(metrics['step'][-1]):,} per seed"))
+        told.append(("time", duration(float(metrics["seconds"][-1]))))
+    return told
+
+
+def _with_interval(evaluation: RunEvaluation) -> str:
+    text = number(evaluation.mean_return)
+    if evaluation.returns.size == 1:
+        return text
+    low, high = evaluation.interval
+    return f"{text} (95% interval {number(low)} to {number(high)})"
+
+
+def _settings(run: Run) -> list[Setting]:
+    config = run.config
+    algorithm, env_id = config["algorithm"], config["env_id"]
+    usual = build_config(algorithm, env_id, preset(algorithm, env_id)).as_dict()
+    return [
+        Setting(name, _plain(value), "" if value == usual[name] else _plain(usual[name]))
+        for name, value in config.items()
+        if name not in ("algorithm", "env_id")
+    ]
+
+
+def _plain(value: Any) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case list():
+            return ", ".join(map(_plain, value))
+        case dict():
+            return ", ".join(f"{name}: {_plain(entry)}" for name, entry in value.items()) or "none"
+    return str(value)
+
+
+def _evaluation(run: Run, evaluation: RunEvaluation, episodes: int) -> list[tuple[str, str]]:
+    seeds = len(evaluation.seed_indices)
+    over = f"{episodes} episodes" + (
+        f" of each of {seeds} seeds; the interval is over seeds" if seeds > 1 else ""
+    )
+    told = [
+        ("mean return", _with_interval(evaluation)),
+        ("played", f"{over}, by the most likely actions"),
+        ("standard deviation", f"{_plain(float(evaluation.returns.std().round(2)))} over episodes"),
+        ("episode length", f"{number(float(evaluation.lengths.mean()))} steps"),
+    ]
+    if evaluation.win_rate is not None:
+        told.append(("won", f"{evaluation.win_rate:.1%} of the episodes"))
+    told += [
+        (f"return of {name}", number(value)) for name, value in evaluation.agent_returns.items()
+    ]
+    if evaluation.cut:
+        told.append(
+            ("never ended", f"{evaluation.cut} episodes; what was earned up to the cut counts")
+        )
+    return told
+
+
+def _by_seed(run: Run, evaluation: RunEvaluation) -> list[tuple[str, str]]:
+    first = run.config["seed"]
+    means = evaluation.returns.mean(axis=1)
+    return [
+        (f"seed {first + index}", number(float(mean)))
+        for index, mean in zip(evaluation.seed_indices, means, strict=True)
+    ]
+
+
+_SHARES = {
+    "time/learner_waits": "the learner waits for rollouts",
+    "time/environments_wait": "environments wait for actions",
+    "time/network_acts": "drawing actions",
+    "time/network_learns": "learning",
+    "environments/share_slowest": "the slowest environment's share of all stepping",
+}
+
+
+def _performance(run: Run) -> list[tuple[str, str]]:
+    metrics = run.metrics
+    steps, seconds = (np.asarray(metrics.get(name, ()), float) for name in ("step", "seconds"))
+    if not len(steps):
+        return []
+    rates = np.asarray(metrics["fps"], float)
+    rates = rates[np.isfinite(rates)]
+    told = []
+    if len(rates):
+        seeds = (
+            f" of {run.config['num_seeds']} seeds together" if run.config["num_seeds"] > 1 else ""
+        )
+        low, middle, high = np.percentile(rates, [10, 50, 90])
+        told.append(("steps per second", f"{middle:,.0f}{seeds} (median over rows)"))
+        told.append(("its spread", f"{low:,.0f} to {high:,.0f} in four of five rows"))
+    clock = without_compilation(steps, seconds)
+    if clock is not None:
+        compiled = seconds[-1] - clock[-1]
+        told.append(("compilation", f"about {compiled:.1f} s of {duration(seconds[-1])}"))
+    for name, meaning in _SHARES.items():
+        if name in metrics:
+            told.append(
+                (meaning, f"{np.nanmean(np.asarray(metrics[name], float)):.0%} of the time")
+            )
+    if "environments/restarts" in metrics:
+        told.append(
+            ("environments and workers restarted", f"{metrics['environments/restarts'][-1]:.0f}")
+        )
+    return told
+
+
+def _metrics(run: Run) -> list[tuple[str, str]]:
+    told = []
+    for name, values in run.metrics.items():
+        last = np.asarray(values, float)[-1]
+        known = last[np.isfinite(last)] if last.ndim else last[None][np.isfinite(last[None])]
+        if len(known):
+            text = number(float(known.mean()))
+            told.append(
+                (name, text if known.size == 1 else f"{text} (mean over {known.size} seeds)")
+            )
+    return told
+
+
+def _events(path: Path) -> list[tuple[str, str]]:
+    told = []
+    for event in read_events(path):
+        details = ", ".join(
+            f"{name} {_plain(value)}"
+            for name, value in event.items()
+            if name not in ("time", "event", "versions") and value not in ({}, None)
+        )
+        told.append(
+            (str(event.get("time", "")), f"{event['event']}{': ' if details else ''}{details}")
+        )
+    return told
+
+
+def _origin(run: Run) -> list[tuple[str, str]]:
+    facts = run.environment
+    packages = facts.get("packages", {})
+    versions = ", ".join(f"{name} {version}" for name, version in packages.items())
+    command = shlex.join(map(str, facts.get("command", ())))
+    told = [
+        ("started", facts.get("started")),
+        ("command", command),
+        ("kiloworlds", facts.get("kiloworlds")),
+        ("packages", versions),
+        ("Python", facts.get("python")),
+        ("machine", f"{facts.get('processor')}, {facts.get('cores')} cores"),
+        ("devices", ", ".join(facts.get("jax_devices", ()))),
+        ("system", facts.get("platform")),
+        ("environments", f"{facts['backend']}"),
+        ("git commit", facts.get("git_commit")),
+        ("directory", str(run.path.resolve())),
+    ]
+    return [(name, str(value)) for name, value in told if value]

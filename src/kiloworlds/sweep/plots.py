@@ -1,0 +1,80 @@
+"""Pictures of a sweep: what each setting does, and what returns cost."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from kiloworlds.evaluation.axes import INK, PALETTE, dress, figure_of, headline
+from kiloworlds.sweep.search import Outcome, pareto_front
+from kiloworlds.sweep.spec import Choices, Range, SweepSpec
+
+_WIDTH, _HEIGHT = 3.0, 2.6
+
+
+def plot_sweep(spec: SweepSpec, outcomes: Sequence[Outcome]) -> Figure:
+    """Return against each setting that was looked for, and against seconds, where the line joins the
+    trials that no other beats in both."""
+    count = len(spec.search) + 1
+    columns = 2 if count in (2, 4) else min(3, count)
+    rows = math.ceil(count / columns)
+    figure = figure_of(_WIDTH * columns, _HEIGHT * rows + 0.5)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    values = np.array([outcome.value for outcome in outcomes])
+    best = int(values.argmax())
+    for axes, (name, space) in zip(panels, spec.search.items(), strict=False):
+        _draw_setting(axes, [outcome.values[name] for outcome in outcomes], values, best, space)
+        axes.set_xlabel(name)
+    cost = panels[len(spec.search)]
+    _draw_cost(cost, outcomes, best)
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    for axes in panels[:count]:
+        dress(axes)
+    for axes in panels[::columns]:
+        axes.set_ylabel("mean return at the end")
+    title = f"{spec.algorithm.upper()} on {spec.env}: {len(outcomes)} trials of {spec.seeds} seeds"
+    headline(figure, title)
+    return figure
+
+
+def _draw_setting(
+    axes: Axes, given: list[Any], returns: np.ndarray, best: int, space: Range | Choices
+) -> None:
+    if isinstance(space, Choices):
+        places = np.array([space.values.index(value) for value in given], float)
+        # Beside each other rather than on top of each other.
+        x = places + np.random.default_rng(0).uniform(-0.12, 0.12, len(places))
+        axes.set_xlim(-0.5, len(space.values) - 0.5)
+        axes.set_xticks(range(len(space.values)), [str(value) for value in space.values])
+        if len(space.values) > 5:
+            axes.tick_params(axis="x", labelrotation=60)
+    else:
+        x = np.array(given, float)
+        if space.log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    _points(axes, x, returns, best)
+
+
+def _draw_cost(axes: Axes, outcomes: Sequence[Outcome], best: int) -> None:
+    seconds = np.array([outcome.seconds for outcome in outcomes])
+    returns = np.array([outcome.value for outcome in outcomes])
+    front = pareto_front(outcomes)
+    x, y = ([getattr(outcome, name) for outcome in front] for name in ("seconds", "value"))
+    axes.step(x, y, where="post", color=PALETTE[1], linewidth=1.5)
+    _points(axes, seconds, returns, best)
+    axes.set_xlabel("seconds for a trial")
+    axes.set_xlim(left=0)
+
+
+def _points(axes: Axes, x: np.ndarray, returns: np.ndarray, best: int) -> None:
+    axes.plot(x, returns, "o", color=PALETTE[0], markersize=4, alpha=0.7)
+    axes.plot(x[best], returns[best], "*", color=PALETTE[1], markersize=11, label="the best")
+    axes.yaxis.label.set_color(INK)

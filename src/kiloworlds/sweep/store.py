@@ -1,0 +1,201 @@
+"""The trials of a sweep on disk: an Optuna study in a journal file, which many processes may use."""
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import socket
+from pathlib import Path
+from typing import Any
+
+from kiloworlds.core.errors import KiloworldsError, MissingDependencyError
+from kiloworlds.sweep.spec import Choices, Range, SweepSpec
+
+_WORKER, _ERROR = "worker", "error"
+_LOCK_SECONDS = 20.0
+"""After so long a lock that nobody lets go of is taken away: its owner was killed."""
+
+
+class SweepStoreError(KiloworldsError):
+    """A study that cannot be read, or belongs to another sweep."""
+
+
+def optuna() -> Any:
+    """The package, or MissingDependencyError."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingDependencyError(
+            'Sweeps need Optuna: pip install "kiloworlds[sweep]".'
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+class Trials:
+    """The trials of one sweep; several processes may have it open.
+
+    Args:
+        folder: of the sweep.
+        spec: the sweep.
+
+    Raises:
+        SweepStoreError: its file is damaged, or holds trials of another sweep.
+    """
+
+    def __init__(self, folder: Path, spec: SweepSpec):
+        package = optuna()
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+        self._optuna, self._spec = package, spec
+        file = folder / "study.journal"
+        lock = JournalFileOpenLock(str(file), grace_period=int(_LOCK_SECONDS))
+        try:
+            self.study = package.create_study(
+                storage=JournalStorage(JournalFileBackend(str(file), lock_obj=lock)),
+                study_name="sweep",
+                direction="maximize",
+                load_if_exists=True,
+                sampler=self._sampler(),
+                pruner=package.pruners.NopPruner(),
+            )
+            if spec.sampler == "grid":
+                for values in _grid(spec):
+                    self.study.enqueue_trial(values, skip_if_exists=True)
+        except (ValueError, KeyError, AssertionError) as error:  # JSONDecodeError among them
+            raise SweepStoreError(
+                f"{str(file)!r} is damaged ({error}): what it holds cannot be trusted. Move it away "
+                "to start the sweep again; trainings that ended stay in the runs folder."
+            ) from error
+
+    def _sampler(self) -> Any:
+        samplers, spec = self._optuna.samplers, self._spec
+        match spec.sampler:
+            case "random" | "grid":  # whose trials are all waiting
+                return samplers.RandomSampler(seed=spec.seed + os.getpid())
+            case _:
+                # Trials that are asked for together must not all be near the best so far.
+                return samplers.TPESampler(seed=spec.seed + os.getpid(), constant_liar=True)
+
+    def missing(self) -> int:
+        """How many are still to be begun."""
+        states = self._optuna.trial.TrialState
+        begun = [
+            trial
+            for trial in self.study.get_trials(deepcopy=False)
+            if trial.state not in (states.FAIL, states.WAITING) or _ERROR in trial.user_attrs
+        ]
+        return self._spec.wanted - len(begun)
+
+    def ask(self, count: int) -> list[Any]:
+        """Begins at most so many trials; fewer where others began them first."""
+        asked = []
+        while len(asked) < count and self.missing() > 0:
+            trial = self.study.ask()
+            if self.missing() < 0:  # another process was faster
+                self.study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+                break
+            trial.set_user_attr(_WORKER, _this_process())
+            for name, space in self._spec.search.items():
+                _suggest(trial, name, space)
+            asked.append(trial)
+        return asked
+
+    def take_back_abandoned(self) -> int:
+        """Gives up trials whose process is gone, and has the same settings tried again.
+
+        Returns:
+            How many there were.
+        """
+        running = self._optuna.trial.TrialState.RUNNING
+        gone = 0
+        for trial in self.study.get_trials(deepcopy=False, states=(running,)):
+            if _is_gone(trial.user_attrs.get(_WORKER)):
+                self.give_back(trial)
+                gone += 1
+        return gone
+
+    def give_back(self, trial: Any) -> None:
+        """Has the same settings tried again, by whoever comes next."""
+        self.study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
+        self.study.enqueue_trial(trial.params)
+
+    def tell(self, trial: Any, value: float, **facts: Any) -> None:
+        """Ends a trial with its value."""
+        for name, fact in facts.items():
+            trial.set_user_attr(name, fact)
+        self.study.tell(trial, value)
+
+    def fail(self, trial: Any, error: str) -> None:
+        """Ends a trial that has no value, and would not have one if tried again."""
+        trial.set_user_attr(_ERROR, error)
+        self.study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+
+    def errors(self) -> list[str]:
+        """Of the trials that failed."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial.user_attrs[_ERROR] for trial in trials if _ERROR in trial.user_attrs]
+
+    def finished(self) -> list[Any]:
+        """Those with a value, the best first."""
+        complete = self._optuna.trial.TrialState.COMPLETE
+        trials = self.study.get_trials(deepcopy=False, states=(complete,))
+        return sorted(trials, key=lambda trial: -trial.value)
+
+
+def _grid(spec: SweepSpec) -> list[dict[str, Any]]:
+    """All combinations, in an order that makes the first few tell the most."""
+    choices = [
+        [_stored(value) for value in space.values]
+        for space in spec.search.values()
+        if isinstance(space, Choices)
+    ]
+    grid = [dict(zip(spec.search, values, strict=True)) for values in itertools.product(*choices)]
+    random.Random(spec.seed).shuffle(grid)
+    return grid
+
+
+def _suggest(trial: Any, name: str, space: Range | Choices) -> None:
+    if isinstance(space, Choices):
+        trial.suggest_categorical(name, [_stored(value) for value in space.values])
+    elif space.whole:
+        trial.suggest_int(name, int(space.low), int(space.high), log=space.log)
+    else:
+        trial.suggest_float(name, space.low, space.high, log=space.log)
+
+
+def values_of(trial: Any, spec: SweepSpec) -> dict[str, Any]:
+    """The settings of a trial."""
+    values = {}
+    for name, space in spec.search.items():
+        value = trial.params[name]
+        if isinstance(space, Choices):
+            value = next(each for each in space.values if _stored(each) == value)
+        values[name] = value
+    return values
+
+
+def _stored(value: Any) -> Any:
+    """A choice as a study can keep it: lists are not among what it can."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _is_gone(worker: str | None) -> bool:
+    """Whether a process of this machine ended; of other machines nothing is known."""
+    if worker is None:
+        return True
+    host, _, process = worker.rpartition(":")
+    if host != socket.gethostname():
+        return False
+    with contextlib.suppress(PermissionError):
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""Trackers beside the local log: TensorBoard, Weights & Biases, MLflow, trackio."""

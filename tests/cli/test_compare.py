@@ -1,0 +1,71 @@
+import json
+
+import pytest
+from made_runs import make_run, rising
+
+import kiloworlds as kw
+from kiloworlds.cli.main import main
+
+
+def test_a_table_and_pictures(tmp_path, capsys):
+    make_run(tmp_path / "a", rising(20, 480.0, 490.0, 500.0, 470.0, 495.0))
+    make_run(tmp_path / "b", rising(20, 100.0, 110.0, 90.0, 95.0, 80.0), gamma=0.5)
+    arguments = ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "-o", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "CartPole-v1" in said
+    assert "ppo beats ppo gamma=0.5 with probability 1.00" in said
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
+    assert "<svg" in (tmp_path / "out" / "curves.svg").read_text()[:1000]
+
+
+def test_results_for_programs(tmp_path, capsys):
+    make_run(tmp_path / "a", rising(20, 480.0, 490.0))
+    assert main(["compare", str(tmp_path / "a"), "-o", str(tmp_path / "out"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (training,) = told["trainings"]
+    assert training["values"] == [480.0, 490.0]
+    assert training["seeds"] == [0, 1]
+    low, high = training["interval"]
+    assert low < training["iqm"] < high
+    assert training["steps_to_threshold"] == [10_000.0, 10_000.0]
+    assert told["pictures"]["curves"].endswith("curves.png")
+
+
+def test_wrong_use_ends_with_2(tmp_path, capsys):
+    make_run(tmp_path / "a", rising(4, 1.0))
+    assert main(["compare"]) == 2
+    assert "there is nothing to compare" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "a"), "--metric", "rollout/length"]) == 2
+    assert "Unknown metric 'rollout/length'" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "a"), "--episodes", "0"]) == 2
+    assert "--episodes" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two trainings on two tasks, hardly begun."""
+    folder = tmp_path_factory.mktemp("trained")
+    small = {"num_seeds": 2, "num_envs": 8, "num_steps": 16, "total_steps": 1024}
+    for name, env_id, rate in (
+        ("a", "CartPole-v1", 0.01),
+        ("b", "CartPole-v1", 1e-9),
+        ("c", "Catch-v0", 0.01),
+        ("d", "Catch-v0", 1e-9),
+    ):
+        kw.train("ppo", env_id, run_dir=folder / name, learning_rate=rate, **small)
+    return folder
+
+
+def test_several_tasks_are_put_on_one_scale(trained, capsys):
+    arguments = ["compare", *(str(trained / name) for name in "abcd"), "--episodes", "4", "--json"]
+    assert main([*arguments, "-o", str(trained / "out")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["scales"]) == {"CartPole-v1", "Catch-v0"}
+    assert 8 < told["scales"]["CartPole-v1"]["zero"] < 40  # a policy that acts at random
+    assert told["scales"]["CartPole-v1"]["one"] == 475.0
+    (better, worse) = told["aggregates"]
+    assert "0.01" in better
+    assert told["aggregates"][worse]["optimality_gap"]["value"] > 0.5
+    assert set(told["pictures"]) == {"curves", "aggregates", "profiles"}
+    assert all(len(each["values"]) == 2 for each in told["trainings"])

@@ -1,0 +1,98 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+import kiloworlds as kw
+from kiloworlds.cli.main import main
+
+SMALL = {"num_envs": 8, "num_steps": 16, "total_steps": 1024}
+
+
+class Page(HTMLParser):
+    """The words of a page, and what it would load from elsewhere."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.words: list[str] = []
+        self.sources: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href") and value]
+
+    def handle_data(self, data):
+        self.words.append(data.strip())
+
+    @property
+    def text(self) -> str:
+        return " ".join(word for word in self.words if word)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "run"
+    return kw.train("ppo", "CartPole-v1", run_dir=path, num_seeds=2, learning_rate=0.01, **SMALL)
+
+
+def test_one_page_holds_everything(run, capsys):
+    assert main(["report", str(run.path), "--episodes", "4", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["report"] == str(run.path / "report.html")
+    page = Page((run.path / "report.html").read_text())
+    assert page.sources
+    assert all(source.startswith("data:image/") for source in page.sources)
+    assert "script" not in page.tags
+    kinds = [source.split(";")[0] for source in page.sources]
+    assert kinds.count("data:image/gif") == 3
+    assert kinds[0] == "data:image/svg+xml"
+    for words in (
+        "PPO on CartPole-v1, 2 seeds",
+        "learning_rate 0.01 0.002",
+        "seed 1",
+        "Where it comes",
+    ):
+        assert words in page.text
+    mean = run.evaluate(episodes=4).mean_return
+    shown = re.search(r"seed 0 ([\d.,]+)", page.text)
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(mean, rel=1e-3)
+
+
+def test_names_from_a_run_are_words_and_no_markup(run, tmp_path):
+    folder = tmp_path / "<script>alert(1)<script>"
+    folder.mkdir()
+    for name in ("config.yaml", "environment.json", "metrics.jsonl"):
+        (folder / name).write_bytes((run.path / name).read_bytes())
+    facts = json.loads((folder / "environment.json").read_text())
+    facts["command"] = ["<img src=x onerror=alert(1)>"]
+    (folder / "environment.json").write_text(json.dumps(facts))
+    (folder / "checkpoints").symlink_to(run.path / "checkpoints")
+    assert main(["report", str(folder), "--episodes", "1", "--no-videos"]) == 0
+    text = (folder / "report.html").read_text()
+    assert "<script" not in text
+    assert "<img src=x" not in text
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+
+
+def test_a_run_without_returns_has_no_curve(run, tmp_path):
+    folder = tmp_path / "short"
+    folder.mkdir()
+    for name in ("config.yaml", "environment.json"):
+        (folder / name).write_bytes((run.path / name).read_bytes())
+    row = {name: None for name in run.metrics} | {"step": 1, "seconds": 1.0}
+    row["rollout/ep_rew_mean"] = [None, None]
+    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    (folder / "checkpoints").symlink_to(run.path / "checkpoints")
+    output = tmp_path / "elsewhere.html"
+    assert main(["report", str(folder), "-n", "1", "--no-videos", "-o", str(output)]) == 0
+    assert "there is no curve" in output.read_text()
+
+
+def test_wrong_use(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "none")]) == 2
+    assert "there is no run directory" in capsys.readouterr().err
+    assert main(["report", str(tmp_path), "--episodes", "0"]) == 2

@@ -1,0 +1,189 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+import kiloworlds as kw
+from kiloworlds.cli.main import main
+from kiloworlds.sweep.search import Outcome, Sweep, SweepFailedError, pareto_front
+from kiloworlds.sweep.spec import read_spec
+from kiloworlds.sweep.store import SweepStoreError
+
+SMALL = {"total_steps": 512, "num_envs": 8, "num_steps": 16, "num_minibatches": 2}
+GIVEN = {
+    "algorithm": "ppo",
+    "env": "CartPole-v1",
+    "settings": SMALL,
+    "trials": 5,
+    "seeds": 2,
+    "population": 3,
+    "search": {"learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}},
+}
+
+
+def test_trials_are_trained_side_by_side(tmp_path):
+    seen = []
+    outcomes = Sweep(tmp_path, read_spec(GIVEN)).run(on_progress=seen.append)
+    assert [progress.finished for progress in seen] == [3, 5]
+    assert [outcome.value for outcome in outcomes] == sorted(
+        (outcome.value for outcome in outcomes), reverse=True
+    )
+    assert sorted(os.listdir(tmp_path / "runs")) == ["0000-0002", "0003-0004"]
+    for outcome in outcomes:
+        run = kw.load(outcome.run)
+        entry, remainder = divmod(outcome.first, 2)
+        assert remainder == 0
+        rate = run.config["population"]["learning_rate"][entry]
+        assert rate == pytest.approx(outcome.values["learning_rate"])
+        ends = run.metrics["rollout/ep_rew_mean"][-1, outcome.first : outcome.first + 2]
+        assert outcome.returns == pytest.approx(ends)
+        assert outcome.value == pytest.approx(ends.mean())
+
+
+def test_settings_that_need_programs_of_their_own_get_them(tmp_path):
+    search = {"gamma": [0.9, 0.99], "hidden_sizes": [[8], [16, 16]]}
+    given = GIVEN | {
+        "sampler": "grid",
+        "search": search,
+        "trials": None,
+        "seeds": 1,
+        "population": 4,
+    }
+    outcomes = Sweep(tmp_path, read_spec(given)).run()
+    tried = {json.dumps(outcome.values, sort_keys=True) for outcome in outcomes}
+    assert len(tried) == 4
+    for outcome in outcomes:
+        config = kw.load(outcome.run).config
+        assert config["hidden_sizes"] == outcome.values["hidden_sizes"]
+        assert sorted(config["population"]["gamma"]) == [0.9, 0.99]
+
+
+def test_the_same_command_goes_on_and_ends_at_once_where_all_is_done(tmp_path):
+    first = Sweep(tmp_path, read_spec(GIVEN | {"trials": 3})).run()
+    more = Sweep(tmp_path, read_spec(GIVEN | {"trials": 4})).run()
+    assert {outcome.number for outcome in more} == {0, 1, 2, 3}
+    assert {outcome.number: outcome.value for outcome in first}.items() <= {
+        outcome.number: outcome.value for outcome in more
+    }.items()
+    assert Sweep(tmp_path, read_spec(GIVEN | {"trials": 4})).run() == more
+
+
+def test_another_sweep_is_not_mixed_in(tmp_path):
+    Sweep(tmp_path, read_spec(GIVEN))
+    with pytest.raises(SweepStoreError, match=r"holds another sweep .*seeds: 2 there, 3 given"):
+        Sweep(tmp_path, read_spec(GIVEN | {"seeds": 3}))
+
+
+def test_a_damaged_study_is_refused(tmp_path):
+    Sweep(tmp_path, read_spec(GIVEN | {"trials": 1})).run()
+    file = tmp_path / "study.journal"
+    lines = file.read_bytes().split(b"\n")
+    file.write_bytes(b"\n".join([lines[0], b"{garbage", *lines[2:]]))
+    with pytest.raises(SweepStoreError, match=r"study.journal' is damaged .* Move it away"):
+        Sweep(tmp_path, read_spec(GIVEN))
+
+
+WORKER = """
+import sys, json
+from pathlib import Path
+from kiloworlds.sweep.search import Sweep
+from kiloworlds.sweep.spec import read_spec
+print("ready", flush=True)
+sweep = Sweep(Path(sys.argv[1]), read_spec(json.loads(sys.argv[2])))
+sweep.run(say=print, on_progress=lambda progress: print("progress", flush=True))
+"""
+
+
+def worker(folder, given) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(folder), json.dumps(given)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_trials_of_a_killed_process_are_tried_again(tmp_path):
+    long = GIVEN | {"settings": SMALL | {"total_steps": 10**8}}
+    process = worker(tmp_path, long)
+    while not list(tmp_path.glob("runs/*/metrics.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    lock = tmp_path / "study.journal.lock"
+    assert not lock.exists()
+    (tmp_path / "sweep.yaml").unlink()
+    said: list[str] = []
+    outcomes = Sweep(tmp_path, read_spec(GIVEN)).run(say=said.append)
+    assert said[0] == "3 trials of processes that are gone are tried again."
+    assert len(outcomes) == 5
+    assert {outcome.number for outcome in outcomes} == {3, 4, 5, 6, 7}
+
+
+def test_two_processes_share_the_work(tmp_path):
+    given = GIVEN | {"trials": 6, "population": 1, "seeds": 1}
+    both = [worker(tmp_path, given) for _ in range(2)]
+    shares = [process.communicate()[0].count("progress") for process in both]
+    assert all(process.returncode == 0 for process in both)
+    assert sum(shares) == 6
+    outcomes = Sweep(tmp_path, read_spec(given)).outcomes()
+    assert len(outcomes) == 6
+
+
+def test_hopeless_programs_end_early(tmp_path):
+    rates = {"learning_rate": [0.01, 0.011, 0.012, 0.013, 0.014, 1e-9]}
+    settings = {"total_steps": 30_000, "num_envs": 8, "num_steps": 32, "num_minibatches": 2}
+    given = GIVEN | {"search": rates, "sampler": "grid", "trials": None, "settings": settings}
+    given |= {"seeds": 1, "population": 5, "seed": 19}  # whose order ends with 1e-9
+    sweep = Sweep(tmp_path, read_spec(given))
+    outcomes = sweep.run()
+    steps = {outcome.values["learning_rate"]: outcome.steps for outcome in outcomes}
+    assert len(outcomes) == 6
+    assert 15_000 <= steps.pop(1e-9) < 20_000  # it came last, alone
+    assert min(steps.values()) >= 30_000
+
+
+def test_a_sweep_all_of_whose_trials_fail_says_why(tmp_path):
+    given = GIVEN | {"settings": SMALL | {"env_kwargs": {"lenght": 1.0}}, "trials": 2}
+    with pytest.raises(SweepFailedError, match=r"all 2 trials failed; the first: .*lenght"):
+        Sweep(tmp_path, read_spec(given)).run()
+
+
+def outcome(number: int, value: float, seconds: float, folder) -> Outcome:
+    return Outcome(number, {}, value, [value], seconds, 1, folder, 0)
+
+
+def test_the_front_holds_what_no_other_beats_in_both(tmp_path):
+    trials = [
+        outcome(0, 10.0, 5.0, tmp_path),
+        outcome(1, 8.0, 1.0, tmp_path),
+        outcome(2, 7.0, 2.0, tmp_path),
+        outcome(3, 10.0, 9.0, tmp_path),
+        outcome(4, 8.0, 1.0, tmp_path),
+    ]
+    assert [each.number for each in pareto_front(trials)] == [1, 0]
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rate.yaml").write_text(yaml.safe_dump(GIVEN | {"trials": 3}))
+    assert main(["sweep", "rate.yaml", "--json"]) == 0
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told["path"] == "sweeps/rate"
+    assert len(told["trials"]) == 3
+    assert told["best"] == told["trials"][0]
+    assert told["pareto"]
+    assert (tmp_path / told["picture"]).stat().st_size > 5_000
+    assert "kiloworlds train ppo CartPole-v1 --num-envs 8" in said.err
+    (tmp_path / "bad.yaml").write_text(
+        "algorithm: ppo\nenv: CartPole-v1\nsearch: {gama: [1]}\ntrials: 1\n"
+    )
+    assert main(["sweep", "bad.yaml"]) == 2
+    assert "bad.yaml: Unknown setting 'gama'. Did you mean 'gamma'" in capsys.readouterr().err
+    assert main(["sweep", "none.yaml"]) == 2
