@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from harness import HERE, median_interval
+from summary_evidence import evidence_section
 from summary_figures import DOCS, save
 from summary_multiagent import multiagent_figure, multiagent_section
 from summary_pool import pool_section, simulators_section
@@ -491,6 +492,7 @@ def main() -> None:
         ("simulators", simulators_section, None),
         ("survival", survival_section, None),
         ("soak", soak_section, None),
+        ("evidence", evidence_section, None),
         ("memory", memory_section, None),
     ):
         found = newest(question, options.quick)
