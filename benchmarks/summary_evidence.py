@@ -7,8 +7,8 @@ from summary_text import provenance, table
 
 NOTE = """\
 *Evaluation*: whole episodes by the most likely actions of a trained policy; stable-baselines3's
-`evaluate_policy` with eight environments, a tenth of the episodes. *Sweep*: 16 learning rates with 4 seeds
-each, 200,000 steps, trained as one population; of the 64 single trainings eight were timed."""
+`evaluate_policy` with eight environments, a tenth of the episodes. *Sweep*: 16 learning rates with 4
+seeds each, 200,000 steps, trained as one population; of the 64 single trainings eight were timed."""
 
 
 def evidence_section(name: str, result: dict[str, Any]) -> str:
