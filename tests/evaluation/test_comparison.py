@@ -197,3 +197,13 @@ def test_a_population_is_as_many_trainings(tmp_path):
     assert entry.seeds == [0, 1]
     assert entry.columns == [range(2, 4)]
     assert entry.side_by_side == 4
+
+
+def test_metrics_are_read_up_to_the_damage(tmp_path):
+    run = make_run(tmp_path / "a", rising(10, 1.0, 2.0))
+    file = tmp_path / "a" / "metrics.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:6], '{"step": oops', *lines[7:]]) + "\n")
+    comparison = compare([run])
+    assert len(comparison.of("CartPole-v1")[0].steps) == 6
+    assert any("line 7" in words for words in comparison.remarks)
