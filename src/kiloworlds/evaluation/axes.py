@@ -44,6 +44,25 @@ def dress(axes: Axes) -> None:
         label.set_color(INK)
 
 
+def draw_goal(axes: Axes, threshold: float) -> None:
+    """A line at the return that solves the task."""
+    axes.axhline(threshold, color=GOAL, linewidth=1, linestyle=(0, (5, 3)))
+
+
+def name_goal(axes: Axes, threshold: float) -> None:
+    """Says what the line is, beside the panel, where no curve can run through it."""
+    axes.annotate(
+        f"solved at\n{threshold:g}",
+        (1, threshold),
+        xycoords=("axes fraction", "data"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        color=GOAL,
+        fontsize=8,
+    )
+
+
 def figure_of(width: float, height: float) -> Figure:
     """An empty one, in inches; nothing overlaps in it."""
     return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")

@@ -26,7 +26,8 @@ FINAL_SHARE = 0.1
 
 _NO_DIFFERENCE = frozenset(
     (
-        *("seed", "num_seeds", "devices", "num_workers", "step_timeout", "max_restarts"),
+        *("seed", "num_seeds", "devices", "threads_per_device", "num_workers"),
+        *("step_timeout", "max_restarts"),
         *("max_worker_memory", "on_nonfinite", "on_divergence", "checkpoint_seconds"),
         *(
             "checkpoint_updates",
@@ -75,15 +76,19 @@ class Entry:
     @property
     def final(self) -> Float[np.ndarray, " seeds"]:
         """Each seed's mean over the last tenth of the rows; NaN where there is none."""
-        count = max(1, round(FINAL_SHARE * len(self.steps)))
-        last = self.values[-count:]
-        known = np.isfinite(last)
-        totals = np.where(known, last, 0).sum(axis=0)
-        return np.where(known.any(axis=0), totals / np.maximum(known.sum(axis=0), 1), np.nan)
+        return final_means(self.values)
 
     def reaches(self, threshold: float, by: str = "steps") -> Float[np.ndarray, " seeds"]:
         """After how many steps (or `seconds`) each seed reaches a threshold; infinity: never."""
         return steps_to_threshold(getattr(self, by), self.values, threshold)
+
+
+def final_means(values: Float[np.ndarray, "rows seeds"]) -> Float[np.ndarray, " seeds"]:
+    """Each seed's mean over the end of a training; NaN where there is no finite value."""
+    last = values[-max(1, round(FINAL_SHARE * len(values))) :]
+    known = np.isfinite(last)
+    totals = np.where(known, last, 0).sum(axis=0)
+    return np.where(known.any(axis=0), totals / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
 @dataclass

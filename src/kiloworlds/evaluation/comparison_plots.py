@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from kiloworlds.evaluation.axes import (
-    GOAL,
     INK,
+    draw_goal,
     dress,
     figure_of,
     headline,
     limits_without_the_start,
     look,
+    name_goal,
 )
 from kiloworlds.evaluation.comparison import RETURN, Comparison, Entry
 from kiloworlds.evaluation.statistics import (
@@ -49,20 +50,11 @@ def plot_curves(comparison: Comparison) -> Figure:
             _draw_curve(by_seconds, entry.seconds, curve, number)
         for axes in (by_steps, by_seconds):
             if threshold is not None:
-                axes.axhline(threshold, color=GOAL, linewidth=1, linestyle=(0, (5, 3)))
+                draw_goal(axes, threshold)
             axes.set_xlim(left=0)
             dress(axes)
         if threshold is not None:
-            by_seconds.annotate(
-                f"solved at\n{threshold:g}",
-                (1, threshold),
-                xycoords=("axes fraction", "data"),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                color=GOAL,
-                fontsize=8,
-            )
+            name_goal(by_seconds, threshold)
         _cut_the_start(by_steps, entries, threshold)
         by_steps.set_title(env_id, loc="left", color=INK, fontsize=10)
         by_steps.set_ylabel(

@@ -13,13 +13,14 @@ from matplotlib.ticker import EngFormatter, PercentFormatter
 
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.axes import (
-    GOAL,
     INK,
     PALETTE,
+    draw_goal,
     dress,
     figure_of,
     headline,
     limits_without_the_start,
+    name_goal,
 )
 from kiloworlds.evaluation.clock import without_compilation
 from kiloworlds.evaluation.task import reward_threshold
@@ -104,17 +105,7 @@ def learning_curve(
         worst = f"{np.nanmin(drawn):,.0f}"
         _note(by_steps, 0.985, f"axis cut: the first returns, down to {worst}, lie below")
     if threshold is not None:
-        # Beside the panel, where no curve can run through it.
-        last.annotate(
-            f"solved at\n{threshold:g}",
-            (1, threshold),
-            xycoords=("axes fraction", "data"),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            color=GOAL,
-            fontsize=8,
-        )
+        name_goal(last, threshold)
     headline(figure, title)
     return figure
 
@@ -135,7 +126,7 @@ def _draw(
     threshold: float | None = None,
 ) -> None:
     if threshold is not None:
-        axes.axhline(threshold, color=GOAL, linewidth=1, linestyle=(0, (5, 3)))
+        draw_goal(axes, threshold)
     for (name, values), color in zip(curves.items(), itertools.cycle(PALETTE), strict=False):
         mean, spread = np.nanmean(values, axis=1), np.nanstd(values, axis=1)
         if values.shape[1] > 1:

@@ -10,7 +10,6 @@ from jaxtyping import Float
 
 from kiloworlds.core.random import fast_key
 from kiloworlds.evaluation.comparison import RETURN, Comparison, Entry
-from kiloworlds.evaluation.evaluate import evaluate_run
 from kiloworlds.evaluation.statistics import (
     Aggregates,
     Estimate,
@@ -20,7 +19,7 @@ from kiloworlds.evaluation.statistics import (
     probability_of_improvement,
 )
 from kiloworlds.training.agents_policy import AgentsPolicy
-from kiloworlds.training.evaluate import evaluate
+from kiloworlds.training.evaluate import EVALUATION_SEED, evaluate, evaluate_all
 from kiloworlds.training.policy import Policy
 from kiloworlds.training.run import Run
 
@@ -106,11 +105,11 @@ def final_values(comparison: Comparison, episodes: int | None = None) -> Finals:
 
 
 def _evaluated(entry: Entry, episodes: int) -> Float[np.ndarray, " seeds"]:
-    returns = [
-        evaluate_run(run, episodes=episodes, seed_index=index).returns.mean()
-        for run, columns in zip(entry.runs, entry.columns, strict=True)
-        for index in columns
-    ]
+    returns = []
+    for run, columns in zip(entry.runs, entry.columns, strict=True):
+        policies = [run.policy.select_seed(index) for index in columns]
+        played = evaluate_all(run, episodes, EVALUATION_SEED, policies)
+        returns += [each.mean_return for each in played]
     return np.array(returns)
 
 

@@ -123,7 +123,7 @@ def profile_fused(config: TrainConfig, training: FusedLoop, seconds: float) -> P
         training.backend,
         "fused",
         speed_settings(config),
-        config.steps_per_update * config.num_seeds,
+        config.steps_per_update * config.num_members,
         update.seconds + copies.seconds / per_call,
         len(taken["update"]),
         parts,

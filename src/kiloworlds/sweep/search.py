@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from kiloworlds.core.errors import KiloworldsError
-from kiloworlds.evaluation.comparison import RETURN
+from kiloworlds.evaluation.comparison import RETURN, final_means
 from kiloworlds.evaluation.statistics import Estimate, aggregate
 from kiloworlds.sweep.spec import Choices, SweepSpec
 from kiloworlds.sweep.store import SweepStoreError, Trials, values_of
@@ -172,18 +172,15 @@ class Sweep:
         run = load(path)
         rows = run.metrics
         returns = np.asarray(rows[RETURN], float).reshape(len(rows["step"]), -1)
-        # As `compare` has it: of the last tenth of the rows.
-        last = returns[-max(1, round(0.1 * len(returns))) :]
+        ends = final_means(returns)
         seeds = self.spec.seeds
         seconds = float(rows["seconds"][-1]) / len(trials)
         for index, trial in enumerate(trials):
             first = index * seeds
-            own = last[:, first : first + seeds]
-            known = np.isfinite(own).any(axis=0)
-            if not known.all():
+            each = ends[first : first + seeds]
+            if not np.isfinite(each).all():
                 self.trials.fail(trial, "no episode ended, or returns are not finite at the end")
                 continue
-            each = np.nanmean(own, axis=0)
             self.trials.tell(
                 trial,
                 float(each.mean()),

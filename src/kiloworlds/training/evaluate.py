@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from kiloworlds.training.run import Run
 
 
+EVALUATION_SEED = 10_000
+"""Of the first environment, unless another is asked for."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Episodes of one policy, or of the policies of several agents.

@@ -127,7 +127,7 @@ class VectorEnv(gymnasium.vector.VectorEnv):
 
     def render(self, env_ids: Any = None) -> tuple[Any, ...] | None:
         """What all environments look like, or those in `env_ids` `[B]`, in that order."""
-        raise NotImplementedError(f"{self} draws no pictures.")
+        raise InvalidValueError(f"{self} draws no pictures.")
 
     @property
     def saves_state(self) -> bool:

@@ -278,7 +278,7 @@ def _reasons(config: TrainConfig, kind: Kind, chosen: Candidate, speedup: float)
             "With batch_size environments go each at its own pace: such a run does not repeat by "
             f"itself, only with --replay-order. --batch-size {config.num_envs} keeps them together."
         )
-    if (settings.get("devices") or 1) > 1 and config.num_seeds % settings["devices"]:
+    if (settings.get("devices") or 1) > 1 and config.num_members % settings["devices"]:
         why.append(
             "The devices share the environments, and each draws its part of a minibatch from its own. "
             "Give --devices 1 where that matters."

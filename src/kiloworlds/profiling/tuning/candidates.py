@@ -157,12 +157,12 @@ def _placements(config: TrainConfig, kind: Kind, fixed: set[str]) -> list[dict[s
         return []
     if not kind.on_cpu:
         counts = range(2, kind.devices + 1)
-        return [{"devices": count} for count in counts if config.num_seeds % count == 0]
+        return [{"devices": count} for count in counts if config.num_members % count == 0]
     cores = kind.cores
     found: list[dict[str, Any]] = [{"devices": 1, "threads_per_device": 1}]
     if cores > 1:
         found.append({"devices": 1, "threads_per_device": cores})
-    shared = [count for count in range(2, cores + 1) if config.num_seeds % count == 0]
+    shared = [count for count in range(2, cores + 1) if config.num_members % count == 0]
     for count in shared[-2:]:
         found.append({"devices": count, "threads_per_device": max(1, cores // count)})
     if cores > 1 and not shared and config.num_envs % cores == 0:
@@ -172,7 +172,7 @@ def _placements(config: TrainConfig, kind: Kind, fixed: set[str]) -> list[dict[s
     # What is chosen by itself is there already, unless it gives networks a device each.
     split = cpu_split(config)
     same = {"devices": split.devices, "threads_per_device": split.threads}
-    shares = split.devices == 1 or config.num_seeds % split.devices == 0
+    shares = split.devices == 1 or config.num_members % split.devices == 0
     return [each for each in found if not (shares and each == same)]
 
 

@@ -96,7 +96,7 @@ class _Timed:
         first = make_training(config) if _is_compiled(config) else None
         if isinstance(first, FusedLoop):
             self._training: Any = first
-            self._steps = config.steps_per_update * config.num_seeds
+            self._steps = config.steps_per_update * config.num_members
             self._prepare, self._call = self._updating(first)
         else:
             short = shortened(config, _ROLLOUT)
