@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -40,6 +43,22 @@ def test_aggregates_are_of_all_runs_or_of_the_means_of_tasks():
     assert told.mean.value == pytest.approx(np.mean(means))
     assert told.median.value == pytest.approx(np.median(means))
     assert told.optimality_gap.value == pytest.approx(1 - np.minimum(pooled, 1).mean())
+
+
+def test_aggregates_are_those_that_were_published_for_the_same_runs():
+    data = json.loads((Path(__file__).parent / "atari_100k.json").read_text())
+    scores = {
+        name: [
+            normalized(np.array(values), zero=random, one=human)
+            for values, random, human in zip(tasks, data["random"], data["human"], strict=True)
+        ]
+        for name, tasks in data["runs"].items()
+    }
+    for name, told in aggregate(scores, resamples=2_000).items():
+        for statistic, published in data["published"][name].items():
+            estimate = getattr(told, statistic)
+            assert estimate.value == pytest.approx(published, abs=0.0005)
+            assert estimate.low < published < estimate.high
 
 
 def test_intervals_agree_with_scipy_where_there_is_one_task():
