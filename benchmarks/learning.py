@@ -1,9 +1,9 @@
-"""What several agents learn with our presets, and JaxMARL's IPPO beside them at equal steps.
+"""Trains presets with several seeds, plays what they learnt, and keeps both in results/learning.json.
 
     python benchmarks/learning.py [--only "mappo smax/3m" ...] [--seeds N] [--peers-python PATH]
 
-Writes results/learning.json. Only the trainings made are replaced in it, so one preset can be
-measured again after a change. Trainings run one at a time.
+Only the trainings made are replaced, so that one preset can be measured again after a change. Each is
+made in a process of its own, one after the other. `scripts/results` writes docs/results from it.
 """
 
 import argparse
@@ -11,96 +11,120 @@ import datetime
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from harness import RESULTS, Competitor, commit, compare, log, machine, versions
+from harness import RESULTS, SOURCE, Competitor, commit, compare, log, machine, versions
+from learning_tasks import BY_NAME, PEER, PEER_ENVS, TASKS, Task
+
+sys.path.insert(0, str(SOURCE))
 
 import kiloworlds as kw
-from kiloworlds.evaluation.evaluate import evaluate_run
+from kiloworlds.evaluation.clock import without_compilation
+from kiloworlds.evaluation.evaluate import RunEvaluation, evaluate_run
+from kiloworlds.training.config import build_config
 from kiloworlds.training.presets import preset
+from kiloworlds.training.report import Row
+from kiloworlds.training.run import Run
+from kiloworlds.training.train import train_config
 
-EPISODES = 512  # of every seed, with the most likely actions
-POINTS = 50  # of a curve
+POINTS = 50
+"""Of a curve: each is the mean over a fiftieth of the training."""
 PATH = RESULTS / "learning.json"
-PEER = "JaxMARL's IPPO"
+PACKAGES = ["kiloworlds", "jax", "numpy", "gymnasium"]
+_CURVES = ("rollout/ep_rew_mean", "rollout/win_rate")
 
 
-class Task(NamedTuple):
-    """An algorithm on an environment; `settings` are those that make a task of its own (such as
-    whether the players of a dilemma look after each other), beside the preset."""
-
-    algorithm: str
-    env: str
-    settings: dict[str, Any] = {}  # noqa: RUF012
-    label: str = ""
-
-    @property
-    def name(self) -> str:
-        return f"{self.algorithm} {self.env}" + (f", {self.label}" if self.label else "")
+# ------------------------------------------------------------------------------------------- ours
 
 
-_PARTICLES = ("mpe/simple_spread_v3", "mpe/simple_reference_v3", "mpe/simple_tag_v3")
-TASKS = [
-    *(Task(algorithm, env) for env in _PARTICLES for algorithm in ("ippo", "mappo")),
-    *(Task(algorithm, _PARTICLES[0]) for algorithm in ("vdn", "qmix", "pqn_vdn")),
-    *(Task(algorithm, _PARTICLES[1]) for algorithm in ("vdn", "qmix")),
-    Task("mappo", "smax/3m"),
-    Task("mappo", "smax/2s3z"),
-    Task("ippo", "overcooked/cramped_room"),
-    Task("ippo", "coin_game", {}, "selfish"),
-    Task("ippo", "coin_game", {"env_kwargs": {"shared_rewards": True}}, "cooperative"),
-    Task("vdn", "switch_riddle"),
-    Task("mappo", "hanabi/small-2p"),
-]
-PEER_TASKS = (*_PARTICLES, "smax/3m")
+def measure(task: Task, num_seeds: int, share: float = 1.0) -> dict[str, Any]:
+    """Trains with the preset and plays each seed's most likely actions.
 
-
-def measure(task: Task, num_seeds: int) -> dict[str, Any]:
-    """Trains with the preset and plays each seed's most likely actions."""
-    base = preset(task.algorithm, task.env)
+    Args:
+        share: of the training, after which it stops; then nothing is played.
+    """
+    batches = [(seed, 1) for seed in range(num_seeds)] if task.apart else [(0, num_seeds)]
+    played: list[dict[str, Any]] = []
+    curves, seconds = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        run = kw.train(
-            task.algorithm,
-            task.env,
-            num_seeds=num_seeds,
-            run_dir=Path(folder) / "run",
-            **task.settings,
-        )
-        seconds = time.perf_counter() - start
-        metrics = run.metrics
-        played = [
-            evaluate_run(run, episodes=EPISODES, seed_index=index) for index in range(num_seeds)
-        ]
-        greedy: dict[str, Any] = {"return": [round(one.mean_return, 4) for one in played]}
-        if played[0].win_rate is not None:
-            greedy["win_rate"] = [one.win_rate for one in played]
-        greedy["agents"] = {
-            name: round(statistics.fmean(one.agent_returns[name] for one in played), 4)
-            for name in played[0].agent_returns
-        }
-    if task.env == "coin_game":
-        greedy["own_coins_share"] = [own_coins(run, index) for index in range(num_seeds)]
-    return {
-        "settings": base | task.settings,
+        for seed, count in batches:
+            began = time.perf_counter()
+            run = train(task, seed, count, share, Path(folder) / str(seed))
+            seconds += time.perf_counter() - began
+            curves.append(curves_of(run, share))
+            if share == 1.0:
+                played.append(play(task, run))
+    record: dict[str, Any] = {
+        "settings": preset(task.algorithm, task.env) | task.settings,
         "seeds": num_seeds,
-        "steps": int(metrics["step"][-1]),
+        "steps": curves[0]["step"][-1],
         "seconds_all_seeds": round(seconds, 1),
-        "curves": curves(metrics),
-        "greedy": greedy,
-        "greedy_episodes": EPISODES,
-    } | facts(["kiloworlds", "jax", "numpy"])
+        "side_by_side": batches[0][1],
+        "curves": side_by_side(curves),
+    }
+    if played:
+        record["greedy"] = together(played)
+        record["greedy_episodes"] = task.episodes
+    return record | facts(PACKAGES)
 
 
-def own_coins(run: Any, seed_index: int) -> float:
+def train(task: Task, seed: int, count: int, share: float, path: Path) -> Run:
+    """One run of `count` seeds, which ends after a share of its steps."""
+    settings = preset(task.algorithm, task.env) | task.settings | {"seed": seed, "num_seeds": count}
+    config = build_config(task.algorithm, task.env, settings)
+    done = 0.0
+
+    def follow(row: Row) -> None:
+        nonlocal done
+        done = row["step"] / config.total_steps
+
+    return train_config(config, run_dir=path, on_progress=follow, stop=lambda: done >= share)
+
+
+def play(task: Task, run: Run) -> dict[str, Any]:
+    """The returns of each seed's final policy, and what else tells how it plays; a value per seed."""
+    seeds = range(run.policy.num_seeds)
+    one_by_one = [evaluate_run(run, episodes=task.episodes, seed_index=index) for index in seeds]
+    returns = [one.returns.ravel() for one in one_by_one]
+    told: dict[str, Any] = {
+        "return": [round(float(each.mean()), 4) for each in returns],
+        "return_error": [round(_error(each), 4) for each in returns],
+    }
+    rates = [one.win_rate for one in one_by_one if one.win_rate is not None]
+    if rates:
+        told["win_rate"] = rates
+        told["win_rate_error"] = [
+            round((rate * (1 - rate) / task.episodes) ** 0.5, 4) for rate in rates
+        ]
+    if one_by_one[0].agent_returns:
+        told["agents"] = _agents(one_by_one)
+    if task.env == "coin_game":
+        told["own_coins_share"] = [own_coins(run, index, task.episodes) for index in seeds]
+    return told
+
+
+def _error(values: np.ndarray) -> float:
+    """The standard error of a mean."""
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+
+
+def _agents(played: list[RunEvaluation]) -> dict[str, float]:
+    return {
+        name: round(statistics.fmean(one.agent_returns[name] for one in played), 4)
+        for name in played[0].agent_returns
+    }
+
+
+def own_coins(run: Run, seed_index: int, episodes: int) -> float:
     """The share of the coins picked up that were of the player's own colour: 0.5 where players do not
     care, 1 where they leave each other's."""
-    envs = kw.make("coin_game", EPISODES, **run.config.get("env_kwargs", {}))
+    envs = kw.make("coin_game", episodes, **run.config.get("env_kwargs", {}))
     policy = run.policy.select_seed(seed_index)
     observations, infos = envs.reset(seed=10_000)
     for _ in range(99):  # the last step of an episode starts the next
@@ -110,90 +134,164 @@ def own_coins(run: Any, seed_index: int) -> float:
     return round(float(own / (own + others)), 4)
 
 
-def curves(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The rows of a run's metrics at about POINTS places: `step`, and by name a value per seed."""
+def curves_of(run: Run, share: float) -> dict[str, Any]:
+    """A run's metrics in POINTS parts of the whole training, as many as were trained: the last `step` of
+    each, its `seconds` without compilation, and by name the means over its rows, one per seed."""
+    metrics = run.metrics
     steps = np.asarray(metrics["step"], float)
-    places = np.searchsorted(steps, np.linspace(0, steps[-1], POINTS + 1)[1:])
-    places = np.unique(np.minimum(places, len(steps) - 1))
-    found: dict[str, Any] = {"step": [int(steps[place]) for place in places]}
+    seconds = np.asarray(metrics["seconds"], float)
+    clock = without_compilation(steps, seconds)
+    whole = steps[-1] if share == 1.0 else run.config["total_steps"]
+    part_of = np.minimum(np.ceil(steps / whole * POINTS).astype(int), POINTS)
+    # Of a training that was ended the last part may not be whole.
+    parts = [part for part in np.unique(part_of) if share == 1.0 or part <= round(share * POINTS)]
+    last = [np.flatnonzero(part_of == part)[-1] for part in parts]
+    found: dict[str, Any] = {
+        "step": [int(steps[row]) for row in last],
+        "seconds": [round(float((seconds if clock is None else clock)[row]), 2) for row in last],
+    }
     for name in metrics:
-        if name.startswith(("rollout/ep_rew_mean", "rollout/win_rate")):
-            rows = [np.asarray(metrics[name][place], float) for place in places]
-            found[name.removeprefix("rollout/")] = [
-                [None if np.isnan(value) else round(float(value), 4) for value in np.ravel(row)]
-                for row in rows
-            ]
+        if name.startswith(_CURVES):
+            rows = np.asarray(metrics[name], float).reshape(len(steps), -1)
+            found[name.removeprefix("rollout/")] = [_means(rows[part_of == part]) for part in parts]
     return found
 
 
-def measure_peer(env: str, num_seeds: int, steps: int, python: str) -> dict[str, Any] | None:
-    """JaxMARL's IPPO in its published settings; None where it is not installed."""
-    settings = {"env": env, "total_steps": steps}
+def _means(rows: np.ndarray) -> list[float | None]:
+    """Of each column, over what is known of it; None where nothing is."""
+    known = np.isfinite(rows)
+    totals, counts = np.where(known, rows, 0).sum(axis=0), known.sum(axis=0)
+    return [
+        round(float(total / count), 4) if count else None
+        for total, count in zip(totals, counts, strict=True)
+    ]
+
+
+def side_by_side(curves: list[dict[str, Any]]) -> dict[str, Any]:
+    """Curves of several runs of the same length as one of all their seeds; seconds are their mean."""
+    first, *_ = curves
+    found: dict[str, Any] = {
+        "step": first["step"],
+        "seconds": [
+            round(statistics.fmean(row), 2)
+            for row in zip(*(one["seconds"] for one in curves), strict=True)
+        ],
+    }
+    for name in first:
+        if name not in found:
+            rows = zip(*(one[name] for one in curves), strict=True)
+            found[name] = [[value for part in row for value in part] for row in rows]
+    return found
+
+
+def together(played: list[dict[str, Any]]) -> dict[str, Any]:
+    """What several runs' policies reached, as that of one run with all their seeds."""
+    return {
+        name: [value for one in played for value in one[name]]
+        if isinstance(played[0][name], list)
+        else {
+            agent: statistics.fmean(one[name][agent] for one in played) for agent in played[0][name]
+        }
+        for name in played[0]
+    }
+
+
+# -------------------------------------------------------------------------------------- the peer's
+
+
+def measure_peer(env: str, num_seeds: int, python: str) -> dict[str, Any] | None:
+    """JaxMARL's IPPO in its published settings, for as many steps as ours; None where it is absent."""
+    ours = [known()[name]["steps"] for name in (f"ippo {env}", f"mappo {env}") if name in known()]
+    settings = {"env": env, "total_steps": max(ours, default=2**20)}
     (record,) = compare([Competitor(PEER, "peers/jaxmarl_ippo.py", settings, python)], num_seeds)
     if "absent" in record:
         return None
     rounds = record["rounds"]
     own = [curve for one in rounds for curve in one["curves"]]
-    found: dict[str, Any] = {"step": own[0]["steps"]}
-    for ours, theirs in (("ep_rew_mean", "returns"), ("win_rate", "win_rate")):
+    seconds = statistics.fmean(one["seconds"] for one in rounds)
+    steps = own[0]["steps"]
+    found: dict[str, Any] = {
+        "step": steps,
+        "seconds": [round(seconds * step / steps[-1], 2) for step in steps],
+    }
+    for ours_is, theirs in (("ep_rew_mean", "returns"), ("win_rate", "win_rate")):
         if theirs == "returns" or env.startswith("smax/"):
-            found[ours] = [list(row) for row in zip(*(c[theirs] for c in own), strict=True)]
+            found[ours_is] = [list(row) for row in zip(*(c[theirs] for c in own), strict=True)]
     return {
         "settings": {},
         "seeds": num_seeds,
         "steps": rounds[0]["steps"],
         "seconds_all_seeds": round(sum(one["seconds"] for one in rounds), 1),
+        "side_by_side": 1,
         "curves": found,
         "versions": record["versions"],
     } | facts([])
 
 
+# --------------------------------------------------------------------------------------- keeping
+
+
 def facts(packages: list[str]) -> dict[str, Any]:
-    known: dict[str, Any] = {
+    """Where and with what it was measured."""
+    found: dict[str, Any] = {
         "commit": commit(),
         "date": datetime.date.today().isoformat(),
         "machine": machine() | {"threads": os.environ.get("PJRT_NPROC", "all")},
     }
-    return known | ({"versions": versions(packages)} if packages else {})
+    return found | ({"versions": versions(packages)} if packages else {})
 
 
-def main() -> None:
+def known() -> dict[str, Any]:
+    """The trainings measured by now."""
+    return json.loads(PATH.read_text())["trainings"] if PATH.exists() else {}
+
+
+def keep(name: str, record: dict[str, Any]) -> None:
+    """Adds one to them, or replaces it."""
+    trainings = known() | {name: record}
+    ordered = {one: trainings[one] for one in NAMES if one in trainings}
+    RESULTS.mkdir(exist_ok=True)
+    content = {"question": "learning", "trainings": ordered}
+    PATH.write_text(json.dumps(content, indent=1) + "\n")
+
+
+PEER_NAMES = {f"{PEER} {env}": env for env in PEER_ENVS}
+NAMES = [*BY_NAME, *PEER_NAMES]
+
+
+def one(name: str, num_seeds: int | None, peers_python: str) -> None:
+    """Measures and keeps one of NAMES."""
+    if name in PEER_NAMES:
+        record = measure_peer(PEER_NAMES[name], num_seeds or 3, peers_python)
+    else:
+        record = measure(BY_NAME[name], num_seeds or BY_NAME[name].seeds)
+    if record is None:
+        log(f"{name}: {PEER} is not installed")
+        return
+    keep(name, record)
+    log(f"{name}: {record.get('greedy', '')}, {record['seconds_all_seeds']} s")
+
+
+def main() -> int:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = [task.name for task in TASKS] + [f"{PEER} {env}" for env in PEER_TASKS]
-    parser.add_argument("--only", nargs="+", default=names, choices=names, metavar="NAME")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of each training")
+    parser.add_argument("--only", nargs="+", default=[t.name for t in TASKS], choices=NAMES)
+    parser.add_argument("--seeds", type=int, help="seeds of each training")
     parser.add_argument("--peers-python", default=sys.executable, help="has jaxmarl installed")
     options = parser.parse_args()
-
-    def trainings() -> dict[str, Any]:
-        """Those known by now: another process may have added its own."""
-        return json.loads(PATH.read_text())["trainings"] if PATH.exists() else {}
-
-    def keep(name: str, record: dict[str, Any]) -> None:
-        known = trainings() | {name: record}
-        ordered = {one: known[one] for one in names if one in known}
-        content = {"question": "learning", "trainings": ordered}
-        PATH.write_text(json.dumps(content, indent=1) + "\n")
-
-    for task in TASKS:
-        if task.name in options.only:
-            record = measure(task, options.seeds)
-            keep(task.name, record)
-            log(f"{task.name}: {record['greedy']}, {record['seconds_all_seeds']} s")
-    for env in PEER_TASKS:
-        if f"{PEER} {env}" in options.only:
-            same = [
-                one["steps"]
-                for name, one in trainings().items()
-                if name in (f"ippo {env}", f"mappo {env}")
-            ]
-            record = measure_peer(
-                env, options.seeds, max(same, default=2**20), options.peers_python
-            )
-            if record is not None:
-                keep(f"{PEER} {env}", record)
+    if len(options.only) == 1:
+        one(options.only[0], options.seeds, options.peers_python)
+        return 0
+    failed = []
+    for name in options.only:
+        arguments = ["--only", name, "--peers-python", options.peers_python]
+        arguments += ["--seeds", str(options.seeds)] if options.seeds else []
+        if subprocess.run([sys.executable, __file__, *arguments]).returncode:
+            failed.append(name)
+    if failed:
+        log(f"failed: {', '.join(failed)}")
+    return len(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,198 +1,313 @@
-"""Turns results/learning.json into docs/learning.md and its figure.
+"""Turns results/learning.json into docs/results and its figures.
 
 python benchmarks/summary_learning.py
 """
 
 import json
+import math
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
-from harness import HERE, RESULTS
-from scipy.stats import t as student
-from summary_figures import DOCS, save
+from harness import HERE, RESULTS, SOURCE
+
+sys.path.insert(0, str(SOURCE))
+
+from learning_statistics import (
+    Interval,
+    Times,
+    Verdict,
+    curve_name,
+    greedy,
+    interval,
+    level,
+    row_interval,
+    times,
+    verdicts,
+)
+from learning_tasks import AGENTS, BEST, BY_NAME, PEER, SECTIONS, SOURCES, WHY, Task, score_of
+from summary_figures import DOCS, IMAGES
 from summary_text import number, table
 
-IMAGE = "learning_agents.png"
-# Okabe & Ito (2008): told apart with any colour vision.
-COLOURS = {
-    "ippo": "#0072B2",
-    "mappo": "#E69F00",
-    "vdn": "#009E73",
-    "qmix": "#CC79A7",
-    "pqn_vdn": "#56B4E9",
-    "iql": "#F0E442",
-    "JaxMARL's IPPO": "#D55E00",
-}
-PEER = "JaxMARL's IPPO"
+import kiloworlds as kw
+from kiloworlds.evaluation import axes as drawing
+from kiloworlds.training.config import ALGORITHMS
+from kiloworlds.training.presets import PRESETS, preset
+
+PAGE = DOCS / "results" / "README.md"
+COLUMNS = 3
+LOOKS = ("ippo", "mappo", "vdn", "qmix", "pqn_vdn", "iql", PEER)
+"""Of which every algorithm has the same colour in all panels."""
+
+HEAD = """\
+# What the presets learn
+
+Written by `scripts/results` from [`learning.json`](../../benchmarks/results/learning.json); edit
+neither. `scripts/results --only "ppo CartPole-v1"` trains one again, `scripts/results` all of them
+(hours), and `scripts/results --check` trains some of them in a minute or two and fails where one
+has got worse than its interval allows, which CI does too. Every line is the preset, which
+`kiloworlds train ALGORITHM ENVIRONMENT --num-seeds N` takes by itself."""
 
 NOTE = """\
-Each line is {seeds} trainings with the preset of that algorithm and environment, which
-`kiloworlds train ALGORITHM ENVIRONMENT` takes by itself. *Start* and *end* are the mean returns of the
-episodes that ended in the first and in the last fiftieth of the training, exploration included;
-*greedy* is the mean return of {episodes} episodes with the most likely actions. In brackets are 95%
-intervals over the seeds (Student's t, so wide for three). A return is the mean over agents; *of it*
-says, of greedy episodes, what each kind of agents got, and which share of the coins that players
-picked up were of their own colour. The switch riddle cannot be won in more than 74.1% of its episodes:
-in the others three prisoners are not all called within six days (1 - 3 (2/3)^6 + 3 (1/3)^6). Small
-Hanabi has 10 points; published agents of the full game train for billions of steps, these for what two
-processor cores do in half an hour.{peer}"""
-PEER_NOTE = """
-*JaxMARL's IPPO* is `benchmarks/peers/jaxmarl_ippo.py`, JaxMARL's published scripts and settings on its
-environments, for as many steps as our preset takes; on the particle worlds its episodes are 26 steps
-long and ours 25, which makes its returns about 4% larger. Its share of battles won is that of
-its training's last episodes."""
+*Reached* is the mean over seeds of what their final policies get by their most likely actions, over
+episodes that no training saw; in brackets its 95% interval: Student's t over seeds, and the
+standard error over episodes, which all seeds share. It is a return, a mean over agents where there
+are several, or a share of episodes won where that is said. *Best* is what no policy can exceed on
+average, by the rules or by dynamic programming; a mean over finitely many episodes may lie above it
+by chance. A reference is reached (✓) where it is not above the interval. *Steps* and *seconds to*
+are medians of the seeds whose training return, exploration included, gets to that level and stays
+there for the next fiftieth of the training; all seeds of a line train side by side on this machine,
+so that seconds are for all of them at once, compilation left out. *Start* is the first fiftieth of
+the training, and curves are means with the same intervals."""
+
+PEER_NOTE = f"""\
+*{PEER}* is `benchmarks/peers/jaxmarl_ippo.py`: JaxMARL's published scripts and settings on its own
+environments, for as many steps as our `ippo` takes, returns of the last tenth of training. On the
+particle worlds its episodes are 26 steps long and ours 25, which makes its returns about 4% larger."""
 
 
-def parts_of(name: str) -> tuple[str, str, str]:
-    """Who learns, where, and what else makes it a task of its own."""
-    task, _, label = name.partition(", ")
-    who, env = task.rsplit(" ", 1)
-    return who, env, label
+# ----------------------------------------------------------------------------------------- words
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and how far its 95% interval goes to either side."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, float("nan")
-    error = statistics.stdev(values) / len(values) ** 0.5
-    return mean, float(student.ppf(0.975, len(values) - 1)) * error
+def words(value: float) -> str:
+    """A score with as many digits as tell something."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if abs(value) < 100 else 1
+    return f"{value:,.{min(digits, 4)}f}" if abs(value) < 1_000 else f"{value:,.0f}"
 
 
-def interval_text(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    mean, around = mean_interval(known)
-    digits = 2 if max(map(abs, known)) < 10 else 1
-    if all(0 <= value <= 1 for value in known):
-        digits = 3
-    return f"{mean:.{digits}f} [{mean - around:.{digits}f}, {mean + around:.{digits}f}]"
+def interval_words(of: Interval) -> str:
+    """The mean and the ends of its interval, to the digits that the interval leaves."""
+    if math.isnan(of.around):
+        return f"{words(of.mean)} (one seed)"
+    if of.around == 0:
+        return words(of.mean)
+    digits = min(4, max(0, 1 - math.floor(math.log10(of.around))))
+    mean, low, high = (f"{value:,.{digits}f}" for value in (of.mean, of.low, of.high))
+    return f"{mean} [{low}, {high}]"
 
 
-def results_table(trainings: dict[str, Any]) -> str:
-    rows = []
-    for name in sorted(trainings, key=lambda one: (parts_of(one)[1], parts_of(one)[2])):
-        record = trainings[name]
-        who, env, label = parts_of(name)
-        curve, greedy = record["curves"], record.get("greedy", {})
-        wins = greedy.get("win_rate") or curve.get("win_rate", [[None]])[-1]
-        rows.append(
-            [
-                env + (f" ({label})" if label else ""),
-                who,
-                f"{record['steps'] / 1e6:.3g} M",
-                interval_text(curve["ep_rew_mean"][0]),
-                interval_text(curve["ep_rew_mean"][-1]),
-                interval_text(greedy["return"]) if greedy else "",
-                interval_text(wins),
-                details(greedy),
-                number(record["seconds_all_seeds"]),
-            ]
-        )
-    header = ("", "", "steps", "start", "end", "greedy", "win rate", "of it", "seconds, all seeds")
-    return table(header, rows)
+def steps_words(steps: float) -> str:
+    return f"{steps / 1e6:.3g} M" if steps >= 1e6 else f"{steps / 1e3:.3g} k"
 
 
-def details(greedy: dict[str, Any]) -> str:
+def verdict_words(one: Verdict) -> str:
+    source = f"[{one.source}]" if one.source in SOURCES else one.source
+    mark = "✓" if one.reached else "✗"
+    by = f" {one.by}" if one.by else ""
+    return f"{mark} {words(one.value)} {source}{by}" + (f" ({one.note})" if one.note else "")
+
+
+def time_words(found: Times, seeds: int) -> tuple[str, str]:
+    if found.steps is None or found.seconds is None:
+        return "never while exploring", ""
+    some = "" if found.reached == seeds else f" ({found.reached} of {seeds} seeds)"
+    return steps_words(found.steps) + some, number(found.seconds)
+
+
+def details(played: dict[str, Any]) -> str:
     """What the mean return of all agents hides: that of each kind, and whose coins are taken."""
     kinds: dict[str, list[float]] = {}
-    for agent, value in greedy.get("agents", {}).items():
+    for agent, value in played.get("agents", {}).items():
         kinds.setdefault(agent.rpartition("_")[0], []).append(value)
-    words = []
+    told = []
     if len(kinds) > 1:
-        words = [f"{kind} {statistics.fmean(values):.1f}" for kind, values in kinds.items()]
-    if "own_coins_share" in greedy:
-        words.append(f"own coins {interval_text(greedy['own_coins_share'])}")
-    return ", ".join(words)
+        told = [f"{kind} {statistics.fmean(values):.1f}" for kind, values in kinds.items()]
+    if "own_coins_share" in played:
+        told.append(f"own coins {interval_words(interval(played['own_coins_share']))}")
+    return ", ".join(told)
 
 
-def figure(trainings: dict[str, Any]) -> None:
-    """A panel for each task: every algorithm's mean within its interval."""
-    tasks: dict[tuple[str, str], dict[str, Any]] = {}
+# ----------------------------------------------------------------------------------------- parts
+
+
+def peer_of(task: Task, trainings: dict[str, Any]) -> dict[str, Any] | None:
+    return trainings.get(f"{PEER} {task.env}")
+
+
+def rows_of(tasks: Iterable[Task], trainings: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for task in tasks:
+        record, peer = trainings[task.name], peer_of(task, trainings)
+        goal = level(task, record, peer)
+        steps, seconds = time_words(times(task, record, goal.value), record["seeds"])
+        start = next(row for row in map(row_interval, record["curves"][curve_name(task)]) if row)
+        won = " won" if score_of(task.env) == "win_rate" else ""
+        more = details(record["greedy"])
+        rows.append(
+            [
+                f"{task.env}" + (f", {task.label}" if task.label else ""),
+                task.algorithm,
+                f"{record['seeds']} × {steps_words(record['steps'])}",
+                words(start.mean),
+                interval_words(greedy(task, record)) + won + (f"; {more}" if more else ""),
+                words(BEST[task.env]) if task.env in BEST else "",
+                "<br>".join(map(verdict_words, verdicts(task, record, peer))) or "none known",
+                f"{words(goal.value)} ({goal.what})",
+                steps,
+                seconds,
+            ]
+        )
+    return rows
+
+
+HEADER = (
+    *("environment", "", "seeds × steps", "start", "reached", "best", "references"),
+    *("level", "steps to it", "seconds to it"),
+)
+
+
+def short_of(trainings: dict[str, Any]) -> str:
+    """Which references are not reached, and what is known of why."""
+    lines = []
     for name, record in trainings.items():
-        who, env, label = parts_of(name)
-        tasks.setdefault((env, label), {})[who] = record
-    columns = 3
-    rows = -(-len(tasks) // columns)
-    drawing, axes = plt.subplots(
-        rows, columns, figsize=(3.7 * columns, 2.8 * rows), squeeze=False, sharex=False
-    )
+        if name not in BY_NAME:
+            continue
+        task = BY_NAME[name]
+        for one in verdicts(task, record, peer_of(task, trainings)):
+            if not one.reached:
+                ours = interval_words(greedy(task, record))
+                why = WHY.get((task.env, one.source), "")
+                lines.append(f"- {name}: {ours}, below {verdict_words(one)[2:]}. {why}".rstrip())
+    if not lines:
+        return "Every preset that was measured reaches every reference there is for it."
+    return "These do not reach a reference; all others do:\n\n" + "\n".join(lines)
+
+
+def not_measured(trainings: dict[str, Any]) -> str:
+    """Presets that nobody trained for this page."""
+    lines = []
+    for algorithm in ALGORITHMS:
+        ids = dict.fromkeys([*PRESETS.get(algorithm, {}), *kw.list_envs()])
+        missing = [
+            env
+            for env in ids
+            if preset(algorithm, env) and f"{algorithm} {env}" not in _measured(trainings)
+        ]
+        if missing:
+            lines.append(f"- `{algorithm}`: {', '.join(missing)}")
+    return "\n".join(lines)
+
+
+def _measured(trainings: dict[str, Any]) -> set[str]:
+    """Names without labels."""
+    return {name.partition(",")[0] for name in trainings}
+
+
+def sources(trainings: dict[str, Any]) -> str:
+    """Where and with what all was measured."""
+    by_place: dict[tuple[str, ...], list[str]] = {}
+    for name, record in trainings.items():
+        facts, versions = record["machine"], record.get("versions", {})
+        place = (
+            f"{record['date']}, {record['commit']}",
+            f"{facts['processor']}, {facts['cores']} cores, threads: {facts['threads']}",
+            ", ".join(f"{package} {version}" for package, version in versions.items()),
+        )
+        by_place.setdefault(place, []).append(name)
+    rows = [
+        [when, machine, versions, "; ".join(names)]
+        for (when, machine, versions), names in sorted(by_place.items())
+    ]
+    return table(("measured", "on", "with", "what"), rows)
+
+
+# ---------------------------------------------------------------------------------------- figures
+
+
+def figure(section: str, tasks: Sequence[Task], trainings: dict[str, Any]) -> str:
+    """A panel for each environment: every algorithm's mean within its interval; the picture's name."""
+    panels: dict[tuple[str, str], list[Task]] = {}
+    for task in tasks:
+        panels.setdefault((task.env, task.label), []).append(task)
+    rows = -(-len(panels) // COLUMNS)
+    page = drawing.figure_of(4.0 * COLUMNS, 2.7 * rows + 0.5)
+    grid = page.subplots(rows, COLUMNS, squeeze=False)
     shown: dict[str, Any] = {}
-    for axis, ((env, label), records) in zip(axes.flat, tasks.items(), strict=False):
-        wins = all("win_rate" in one["curves"] for one in records.values())
-        # A perfect game of Hanabi is rare; what counts there is its points.
-        by = "win_rate" if wins and not env.startswith("hanabi/") else None
-        for who in (one for one in COLOURS if one in records):
-            line = draw(axis, records[who]["curves"], by or "ep_rew_mean", COLOURS[who])
-            shown.setdefault(who, line)
-        axis.set_title(env + (f", {label}" if label else ""))
-        axis.set_ylabel("win rate" if by else "return")
-        axis.set_xlabel("environment steps (millions)")
-        axis.grid(alpha=0.3)
-        if by:
-            axis.set_ylim(-0.02, 1.02)
-    for axis in axes.flat[len(tasks) :]:
+    for axis, ((env, label), members) in zip(grid.flat, panels.items(), strict=False):
+        peer = trainings.get(f"{PEER} {env}")
+        curves = [(task.algorithm, trainings[task.name]["curves"]) for task in members]
+        curves += [(PEER, peer["curves"])] if peer else []
+        for who, curve in curves:
+            # A perfect game of Hanabi is rare; what counts there is its points.
+            shown[who] = draw(axis, curve, curve_name(members[0]), look_of(who))
+        goal = level(members[0], trainings[members[0].name], peer)
+        if goal.what == "solved":
+            drawing.draw_goal(axis, goal.value)
+        axis.set_title(env + (f", {label}" if label else ""), fontsize=10, color=drawing.INK)
+        axis.set_ylabel("share won" if score_of(env) == "win_rate" else "return", fontsize=9)
+        axis.set_xlabel("million steps", fontsize=9)
+        drawing.dress(axis)
+    for axis in list(grid.flat)[len(panels) :]:
         axis.axis("off")
-    drawing.legend(
-        list(shown.values()), list(shown), loc="outside lower center", ncols=7, frameon=False
+    if len(shown) > 1:
+        ordered = sorted(shown, key=lambda who: look_number(who))
+        page.legend(
+            [shown[who] for who in ordered],
+            ordered,
+            loc="outside lower center",
+            ncols=7,
+            frameon=False,
+        )
+    name = f"results_{section.lower().replace(' ', '_')}.png"
+    page.savefig(IMAGES / name)
+    return name
+
+
+def look_number(who: str) -> int:
+    return LOOKS.index(who) if who in LOOKS else 0
+
+
+def look_of(who: str) -> drawing.Look:
+    return drawing.look(look_number(who))
+
+
+def draw(axis: Any, curve: dict[str, Any], name: str, look: drawing.Look) -> Any:
+    points = [
+        (step / 1e6, found)
+        for step, found in zip(curve["step"], map(row_interval, curve[name]), strict=True)
+        if found is not None
+    ]
+    steps = [step for step, _ in points]
+    (line,) = axis.plot(
+        steps, [of.mean for _, of in points], color=look.color, linestyle=look.dashes, linewidth=1.6
     )
-    save(drawing, IMAGE)
-
-
-def draw(axis: Any, curve: dict[str, Any], name: str, colour: str) -> Any:
-    steps, middle, around = [], [], []
-    for step, values in zip(curve["step"], curve[name], strict=True):
-        known = [value for value in values if value is not None]
-        if known:
-            mean, error = mean_interval(known)
-            steps.append(step / 1e6)
-            middle.append(mean)
-            around.append(error)
-    (line,) = axis.plot(steps, middle, color=colour, linewidth=1.6)
-    low = [m - e for m, e in zip(middle, around, strict=True)]
-    high = [m + e for m, e in zip(middle, around, strict=True)]
-    axis.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+    low, high = [of.low for _, of in points], [of.high for _, of in points]
+    axis.fill_between(steps, low, high, color=look.color, alpha=0.18, linewidth=0)
     return line
 
 
-def main() -> None:
-    content = json.loads((RESULTS / "learning.json").read_text())
-    trainings = content["trainings"]
-    plt.rcParams.update({"axes.titlesize": 10, "font.size": 9, "axes.spines.top": False})
-    plt.rcParams.update({"axes.spines.right": False})
-    figure(trainings)
-    seeds = sorted({record["seeds"] for record in trainings.values()})
-    episodes = max(record.get("greedy_episodes", 0) for record in trainings.values())
-    sources = sorted({(r["commit"], r["date"]) for r in trainings.values()}, key=lambda s: s[1])
-    processors = {(r["machine"]["processor"], r["machine"]["cores"]) for r in trainings.values()}
-    page = [
-        "# What several agents learn",
-        "Generated by `python benchmarks/summary_learning.py` from "
-        "[`benchmarks/results/learning.json`](../benchmarks/results/learning.json), which "
-        "`python benchmarks/learning.py` writes; edit those instead.",
-        f"![](images/{IMAGE})",
-        results_table(trainings),
-        NOTE.format(
-            seeds=" or ".join(map(str, seeds)),
-            episodes=episodes,
-            peer=PEER_NOTE if any(name.startswith(PEER) for name in trainings) else "",
-        ),
-        "Measured at "
-        + ", ".join(f"{commit} ({date})" for commit, date in sources)
-        + " on "
-        + " and ".join(
-            f"{cores} {'core' if cores == 1 else 'cores'} of {name}"
-            for name, cores in sorted(processors)
-        )
-        + ".",
-    ]
-    path = DOCS / "learning.md"
-    path.write_text("\n\n".join(page) + "\n")
-    print(f"wrote {path.relative_to(HERE.parent)}")
+# ------------------------------------------------------------------------------------------- page
+
+
+def write() -> None:
+    """Writes the page and its figures."""
+    trainings = json.loads((RESULTS / "learning.json").read_text())["trainings"]
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    page = [HEAD, short_of(trainings)]
+    for section in SECTIONS:
+        tasks = [task for task in BY_NAME.values() if task.section == section]
+        tasks = [task for task in tasks if task.name in trainings]
+        tasks.sort(key=lambda task: (section == AGENTS and task.env, task.label))
+        if tasks:
+            name = figure(section, tasks, trainings)
+            page += [
+                f"## {section}",
+                f"![Learning curves](../images/{name})",
+                table(HEADER, rows_of(tasks, trainings)),
+            ]
+    page += ["## How to read it", NOTE, PEER_NOTE]
+    missing = not_measured(trainings)
+    if missing:
+        page += ["## Presets that were not measured", missing]
+    page += ["## Measured", sources(trainings)]
+    page.append("\n".join(f"[{name}]: {where}" for name, where in SOURCES.items()))
+    PAGE.write_text("\n\n".join(page) + "\n")
+    print(f"wrote {PAGE.relative_to(HERE.parent)}")
 
 
 if __name__ == "__main__":
-    main()
+    write()

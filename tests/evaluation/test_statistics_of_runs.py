@@ -8,6 +8,7 @@ import scipy.stats
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.statistics import (
     aggregate,
+    estimate,
     interquartile_mean,
     normalized,
     optimality_gap,
@@ -61,6 +62,12 @@ def test_aggregates_are_those_that_were_published_for_the_same_runs():
             assert estimate.low < published < estimate.high
 
 
+def test_an_estimate_of_one_task_is_its_aggregate():
+    (task,) = runs(1, 12)
+    assert estimate(task, resamples=500) == aggregate({"it": [task]}, resamples=500)["it"].iqm
+    assert estimate(task[:1]).low is None
+
+
 def test_intervals_agree_with_scipy_where_there_is_one_task():
     (task,) = runs(1, 40)
     ours = aggregate({"it": [task]}, resamples=20_000, confidence=0.9)["it"]
@@ -86,8 +93,8 @@ def test_intervals_agree_with_scipy_where_there_is_one_task():
 def test_runs_are_drawn_again_task_by_task():
     # All runs of a task are the same, tasks differ: other seeds would change nothing.
     told = aggregate({"it": [np.full(5, 0.2), np.full(5, 0.9)]}, resamples=500)["it"]
-    for estimate in told:
-        assert estimate.low == pytest.approx(estimate.value) == estimate.high
+    for each in told:
+        assert each.low == pytest.approx(each.value) == each.high
 
 
 def test_interval_holds_the_truth_as_often_as_it_says():

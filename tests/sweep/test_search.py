@@ -88,6 +88,23 @@ def test_a_damaged_study_is_refused(tmp_path):
         Sweep(tmp_path, read_spec(GIVEN))
 
 
+def test_an_interrupted_sweep_goes_on_in_the_same_process(tmp_path):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    given = GIVEN | {"sampler": "random", "population": 1, "trials": 2, "seeds": 1}
+    sweep = Sweep(tmp_path, read_spec(given))
+    train = sweep._train
+    sweep._train = lambda trials, say: interrupt(trials)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run()
+    wanted = [trial.params for trial in sweep.trials.study.get_trials() if trial.params]
+    sweep._train = train
+    outcomes = sweep.run()
+    assert len(outcomes) == 2
+    assert wanted[0]["learning_rate"] in [outcome.values["learning_rate"] for outcome in outcomes]
+
+
 WORKER = """
 import sys, json
 from pathlib import Path

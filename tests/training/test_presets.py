@@ -17,7 +17,7 @@ LEVELS = {
     "MountainCar-v0": -112.0,
     "MountainCarContinuous-v0": 90.0,
     "Pendulum-v1": -190.0,
-    "Acrobot-v1": -90.0,
+    "Acrobot-v1": -75.0,
     "FrozenLake-v1": 0.68,
     "FrozenLake8x8-v1": 0.83,
     "CliffWalking-v1": -13.0,

@@ -15,7 +15,7 @@ from kiloworlds.core.errors import InvalidValueError, unknown_name
 from kiloworlds.evaluation.clock import without_compilation
 from kiloworlds.evaluation.statistics import steps_to_threshold
 from kiloworlds.evaluation.task import reward_threshold
-from kiloworlds.training.config import TrainConfig, build_config
+from kiloworlds.training.config import PLACES, SURVIVAL, TrainConfig, build_config
 from kiloworlds.training.presets import preset
 from kiloworlds.training.run import Run
 
@@ -24,19 +24,7 @@ RETURN = "rollout/ep_rew_mean"
 FINAL_SHARE = 0.1
 """The end of a training: of its rows, the last so many."""
 
-_NO_DIFFERENCE = frozenset(
-    (
-        *("seed", "num_seeds", "devices", "threads_per_device", "num_workers"),
-        *("step_timeout", "max_restarts"),
-        *("max_worker_memory", "on_nonfinite", "on_divergence", "checkpoint_seconds"),
-        *(
-            "checkpoint_updates",
-            "keep_checkpoints",
-            "keep_best_checkpoint",
-            "keep_checkpoint_every",
-        ),
-    )
-)
+_NO_DIFFERENCE = SURVIVAL | PLACES | {"seed", "num_seeds"}
 """Settings that change nothing about what is learnt, but for which random numbers are drawn."""
 
 _OF_THE_TASK = frozenset(("algorithm", "env_id", "env_kwargs", "preprocessing"))

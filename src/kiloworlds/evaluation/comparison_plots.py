@@ -23,7 +23,7 @@ from kiloworlds.evaluation.comparison import RETURN, Comparison, Entry
 from kiloworlds.evaluation.statistics import (
     Aggregates,
     Scores,
-    aggregate,
+    estimate,
     performance_profile,
 )
 
@@ -83,7 +83,7 @@ def _curve(entry: Entry) -> _Curve:
     if len(rows) > _POINTS:
         rows = rows[np.linspace(0, len(rows) - 1, _POINTS).round().astype(int)]
     drawn = [entry.values[row][np.isfinite(entry.values[row])] for row in rows]
-    estimates = [aggregate({"": [values]}, resamples=_RESAMPLES)[""].iqm for values in drawn]
+    estimates = [estimate(values, resamples=_RESAMPLES) for values in drawn]
     numbers = np.array(estimates, float).reshape(len(rows), 3)  # no interval: NaN
     return _Curve(rows, *numbers.T)
 

@@ -15,6 +15,7 @@ from kiloworlds.evaluation.statistics import (
     Estimate,
     Scores,
     aggregate,
+    estimate,
     normalized,
     probability_of_improvement,
 )
@@ -116,10 +117,7 @@ def _evaluated(entry: Entry, episodes: int) -> Float[np.ndarray, " seeds"]:
 def interquartile_means(finals: Finals) -> dict[tuple[str, str], Estimate]:
     """Of the seeds of each entry, in the units of its task; NaN where no seed has a value."""
     nothing = Estimate(float("nan"), None, None)
-    return {
-        key: aggregate({"": [values]})[""].iqm if len(values) else nothing
-        for key, values in finals.items()
-    }
+    return {key: estimate(values) if len(values) else nothing for key, values in finals.items()}
 
 
 def scale_of(comparison: Comparison, env_id: str, finals: Finals) -> Scale | None:

@@ -130,6 +130,30 @@ def aggregate(
     return results
 
 
+def estimate(
+    runs: Float[np.ndarray, " R"],
+    statistic: Callable[[np.ndarray], np.ndarray] = interquartile_mean,
+    *,
+    resamples: int = 50_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic of one task's runs, in its own units, with its bootstrap interval.
+
+    Args:
+        statistic: of the last axis.
+
+    Raises:
+        InvalidValueError: as `aggregate` does.
+    """
+    _check({"it": [runs]}, resamples, confidence)
+    runs = np.asarray(runs, float)
+    (interval,) = _intervals(
+        lambda drawn: statistic(drawn[0])[None], [runs], resamples, confidence, seed
+    )
+    return Estimate(float(statistic(runs)), *interval)
+
+
 def probability_of_improvement(
     first: Scores,
     second: Scores,

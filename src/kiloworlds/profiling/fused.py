@@ -5,6 +5,7 @@ programs of their own, and what one has beyond another is taken for the rest: an
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -46,66 +47,22 @@ def profile_fused(config: TrainConfig, training: FusedLoop, seconds: float) -> P
     began = time.perf_counter()
     with compiling.watch() as watched:
         state = training.init()
-        state = jax.block_until_ready(training.program(state, jnp.int32(1))[0])
+        state = jax.block_until_ready(training.program(state, jnp.int32(1)))[0]
     compilation = compilation_facts(time.perf_counter() - began, watched)
-    actions = training.actions(state)
-    collect = training.collecting(state)
-    step = training.stepping(state, actions)
-
-    def stepping(count: int) -> None:
-        nonlocal state
-        state = jax.block_until_ready(step(state, jnp.int32(count), actions))[0]
-
-    def collecting(count: int) -> None:
-        nonlocal state
-        state = jax.block_until_ready(collect(state, jnp.int32(count)))[0]
-
-    def updating(count: int) -> None:
-        nonlocal state
-        state = jax.block_until_ready(training.program(state, jnp.int32(count)))[0]
-
-    programs = {"step": stepping, "collect": collecting, "update": updating}
-    medians, taken = timing.in_turn(programs, 0.8 * seconds)
+    programs = _Programs(training, state)
+    medians, taken = timing.in_turn(programs.by_name, 0.8 * seconds)
     update = medians["update"]
     per_call = min(CHUNK, max(1, round(min(_CALL_SECONDS, seconds / 50) / update.seconds)))
-
-    def running(count: int) -> None:
-        nonlocal state
-        for _ in range(count):
-            state, _ = training.run(state, per_call)
-
-    whole = {"program": lambda count: updating(per_call * count), "call": running}
+    whole = {
+        "program": lambda count: programs.update(per_call * count),
+        "call": lambda count: programs.call(count, per_call),
+    }
     _, calls = timing.in_turn(whole, 0.2 * seconds)
     copies = timing.differences(calls["call"], calls["program"])
-
     module = hlo.parse(training.program.as_text() or "")
-    cost = {
-        "step": costs.total(hlo.parse(step.as_text() or "")),
-        "collect": costs.total(hlo.parse(collect.as_text() or "")),
-        "update": costs.total(module),
-    }
-    found = costs.operations(module)
-    count = max(1, round(_TRACED_EVENTS / sum(each.times for each in found)))
-    traced = trace.seconds_by_operation(lambda: updating(count), _PROGRAM)
-    operations = _operations(
-        found, {name: spent / count for name, spent in traced.items()}, module.partitions
-    )
-    policy = timing.differences(taken["collect"], taken["step"])
-    learning = timing.differences(taken["update"], taken["collect"])
+    operations = _operations(module, programs.update)
     parts = [
-        _part(ENVIRONMENT, medians["step"], "a program that only steps them", cost["step"]),
-        _part(
-            POLICY,
-            policy,
-            "a program that also acts, less the one that only steps",
-            cost["collect"].minus(cost["step"]),
-        ),
-        _part(
-            LEARNING,
-            learning,
-            "whole updates, less the program that only steps and acts",
-            cost["update"].minus(cost["collect"]),
-        ),
+        *_compiled_parts(programs, module, medians, taken),
         Part(
             COPIES,
             copies.seconds / per_call,
@@ -132,17 +89,81 @@ def profile_fused(config: TrainConfig, training: FusedLoop, seconds: float) -> P
     )
 
 
+class _Programs:
+    """A training's compiled programs, each of which goes on from the state where the last one left it.
+
+    Attributes:
+        stepping: steps environments with actions that were drawn before.
+        collecting: acts and steps, and learns nothing.
+    """
+
+    def __init__(self, training: FusedLoop, state: Any):
+        self._training, self._state = training, state
+        self._actions = training.actions(state)
+        self.stepping = training.stepping(state, self._actions)
+        self.collecting = training.collecting(state)
+
+    @property
+    def by_name(self) -> dict[str, Callable[[int], None]]:
+        """Those that are timed against each other."""
+        return {"step": self.step, "collect": self.collect, "update": self.update}
+
+    def step(self, count: int) -> None:
+        self._go_on(self.stepping(self._state, jnp.int32(count), self._actions))
+
+    def collect(self, count: int) -> None:
+        self._go_on(self.collecting(self._state, jnp.int32(count)))
+
+    def update(self, count: int) -> None:
+        """Whole updates."""
+        self._go_on(self._training.program(self._state, jnp.int32(count)))
+
+    def call(self, count: int, updates: int) -> None:
+        """The same as training does it: so many updates a call, whose metrics are fetched."""
+        for _ in range(count):
+            self._state, _ = self._training.run(self._state, updates)
+
+    def _go_on(self, returned: Any) -> None:
+        self._state = jax.block_until_ready(returned)[0]
+
+
+def _compiled_parts(
+    programs: _Programs,
+    module: hlo.Module,
+    medians: dict[str, timing.Timing],
+    taken: dict[str, list[float]],
+) -> list[Part]:
+    """Environments, policy and learning: what one program takes beyond another."""
+    step = costs.total(hlo.parse(programs.stepping.as_text() or ""))
+    collect = costs.total(hlo.parse(programs.collecting.as_text() or ""))
+    update = costs.total(module)
+    return [
+        _part(ENVIRONMENT, medians["step"], "a program that only steps them", step),
+        _part(
+            POLICY,
+            timing.differences(taken["collect"], taken["step"]),
+            "a program that also acts, less the one that only steps",
+            collect.minus(step),
+        ),
+        _part(
+            LEARNING,
+            timing.differences(taken["update"], taken["collect"]),
+            "whole updates, less the program that only steps and acts",
+            update.minus(collect),
+        ),
+    ]
+
+
 def _part(name: str, measured: timing.Timing, what: str, cost: Cost) -> Part:
     return Part(name, measured.seconds, measured.spread, what, cost.flops, cost.bytes)
 
 
-def _operations(
-    found: list[costs.OperationCost],
-    traced: dict[str, float],
-    devices: int,
-) -> list[Operation]:
-    """Operations with what the profiler saw of them in an update, those first that took longest."""
-    seen = {each.instruction.name: traced.get(each.instruction.name, 0.0) for each in found}
+def _operations(module: hlo.Module, update: Callable[[int], None]) -> list[Operation]:
+    """Operations with what the profiler sees of them in an update, those first that take longest."""
+    found, devices = costs.operations(module), module.partitions
+    count = max(1, round(_TRACED_EVENTS / sum(each.times for each in found)))
+    traced = trace.seconds_by_operation(lambda: update(count), _PROGRAM)
+    seen = {each.instruction.name: traced.get(each.instruction.name, 0.0) / count for each in found}
     whole = sum(seen.values())
 
     def operation(each: costs.OperationCost) -> Operation:

@@ -6,6 +6,7 @@ import fcntl
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import yaml
 
 from kiloworlds.core.errors import KiloworldsError
 from kiloworlds.evaluation.comparison import RETURN, final_means
-from kiloworlds.evaluation.statistics import Estimate, aggregate
+from kiloworlds.evaluation.statistics import Estimate, estimate
 from kiloworlds.sweep.spec import Choices, SweepSpec
 from kiloworlds.sweep.store import SweepStoreError, Trials, values_of
 from kiloworlds.training.run import load
@@ -55,7 +56,7 @@ class Outcome(NamedTuple):
     @property
     def estimate(self) -> Estimate:
         """The mean over seeds, with its interval."""
-        return aggregate({"": [np.array(self.returns)]}, resamples=2000)[""].mean
+        return estimate(np.array(self.returns), partial(np.mean, axis=-1), resamples=2000)
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,15 @@ class Sweep:
         if back:
             say(f"{back} trials of processes that are gone are tried again.")
         while asked := self.trials.ask(self.spec.population):
-            for group in self._groups(asked):
-                self._train(group, say)
-                outcomes = self.outcomes()
-                best = outcomes[0] if outcomes else None
-                on_progress(Progress(len(outcomes), self.spec.wanted, best))
+            try:
+                for group in self._groups(asked):
+                    self._train(group, say)
+                    outcomes = self.outcomes()
+                    best = outcomes[0] if outcomes else None
+                    on_progress(Progress(len(outcomes), self.spec.wanted, best))
+            except BaseException:  # Ctrl-C comes at any time
+                self.trials.give_back(asked)
+                raise
         outcomes, errors = self.outcomes(), self.trials.errors()
         if not outcomes and errors:
             raise SweepFailedError(f"all {len(errors)} trials failed; the first: {errors[0]}")
@@ -163,8 +168,6 @@ class Sweep:
                 self.trials.fail(trial, str(error))
             return
         if run.interrupted and not stopping.is_set():
-            for trial in trials:
-                self.trials.give_back(trial)
             raise KeyboardInterrupt
         self._tell(trials, run.path)
 

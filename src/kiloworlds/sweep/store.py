@@ -6,6 +6,7 @@ import json
 import os
 import random
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -109,18 +110,22 @@ class Trials:
         Returns:
             How many there were.
         """
-        running = self._optuna.trial.TrialState.RUNNING
-        gone = 0
-        for trial in self.study.get_trials(deepcopy=False, states=(running,)):
-            if _is_gone(trial.user_attrs.get(_WORKER)):
-                self.give_back(trial)
-                gone += 1
-        return gone
+        gone = [trial for trial in self._running() if _is_gone(trial.user_attrs.get(_WORKER))]
+        self.give_back(gone)
+        return len(gone)
 
-    def give_back(self, trial: Any) -> None:
-        """Has the same settings tried again, by whoever comes next."""
-        self.study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
-        self.study.enqueue_trial(trial.params)
+    def give_back(self, trials: Iterable[Any]) -> None:
+        """Has the settings of those that have not ended tried again, by whoever comes next."""
+        numbers = {trial.number for trial in trials}
+        for trial in self._running():
+            if trial.number in numbers:
+                self.study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
+                self.study.enqueue_trial(trial.params)
+
+    def _running(self) -> list[Any]:
+        return self.study.get_trials(
+            deepcopy=False, states=(self._optuna.trial.TrialState.RUNNING,)
+        )
 
     def tell(self, trial: Any, value: float, **facts: Any) -> None:
         """Ends a trial with its value."""

@@ -29,6 +29,20 @@ ALGORITHMS: dict[str, type] = {
     "self_play": SelfPlayConfig,
 }
 
+CHECKPOINTS = frozenset(
+    (
+        *("checkpoint_seconds", "checkpoint_updates", "keep_checkpoints"),
+        *("keep_best_checkpoint", "keep_checkpoint_every"),
+    )
+)
+SURVIVAL = CHECKPOINTS | frozenset(
+    ("step_timeout", "max_restarts", "max_worker_memory", "on_nonfinite", "on_divergence")
+)
+"""Settings of how a training gets over faults: as long as there are none, nothing depends on them."""
+
+PLACES = frozenset(("devices", "threads_per_device", "num_workers"))
+"""Settings of where it runs: they decide how fast it learns, and nothing about what."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -1,6 +1,6 @@
 """Settings for the worlds of several agents: presets of families, whose ids begin alike.
 
-What they reach is measured by benchmarks/learning.py and told in docs/learning.md.
+What they reach is measured by scripts/results and told in docs/results.
 """
 
 from typing import Any

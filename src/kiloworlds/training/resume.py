@@ -3,37 +3,12 @@
 from typing import Any
 
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.training.config import CHECKPOINTS, PLACES, SURVIVAL
 
-MAY_CHANGE = {
-    "total_steps",
-    "num_envs",
-    "devices",
-    "threads_per_device",
-    "num_workers",
-    "batch_size",
-    "step_timeout",
-    "max_restarts",
-    "max_worker_memory",
-    "on_nonfinite",
-    "on_divergence",
-    "checkpoint_seconds",
-    "checkpoint_updates",
-    "keep_checkpoints",
-    "keep_best_checkpoint",
-    "keep_checkpoint_every",
-}
+MAY_CHANGE = SURVIVAL | PLACES | {"total_steps", "num_envs", "batch_size"}
 """Settings that change how long, where and how safely a run goes on, and not what it is."""
 
-SEEN_BY_NOBODY = {
-    "num_workers",
-    "step_timeout",
-    "max_worker_memory",
-    "checkpoint_seconds",
-    "checkpoint_updates",
-    "keep_checkpoints",
-    "keep_best_checkpoint",
-    "keep_checkpoint_every",
-}
+SEEN_BY_NOBODY = CHECKPOINTS | {"num_workers", "step_timeout", "max_worker_memory"}
 """Settings that may differ where a run is repeated exactly."""
 
 

@@ -14,6 +14,7 @@ from kiloworlds.evaluation.task import reward_threshold
 from kiloworlds.training.config import build_config
 from kiloworlds.training.presets import preset
 from kiloworlds.training.run import Run
+from kiloworlds.training.storage.metrics import Metrics
 from kiloworlds.training.storage.run_files import read_events
 
 
@@ -64,26 +65,26 @@ def facts_of(run: Run, title: str, evaluation: RunEvaluation, episodes: int) -> 
         evaluation: of the run's policies.
         episodes: that each of them played.
     """
+    metrics = run.metrics
     return Facts(
         title,
-        _summary(run, evaluation),
+        _summary(run, evaluation, metrics),
         _settings(run),
         _evaluation(run, evaluation, episodes),
         _by_seed(run, evaluation),
-        _performance(run),
-        _metrics(run),
+        _performance(run, metrics),
+        _metrics(metrics),
         _events(run.path),
         _origin(run),
     )
 
 
-def _summary(run: Run, evaluation: RunEvaluation) -> list[tuple[str, str]]:
+def _summary(run: Run, evaluation: RunEvaluation, metrics: Metrics) -> list[tuple[str, str]]:
     told = [("return", _with_interval(evaluation))]
     threshold = reward_threshold(run.config["env_id"])
     if threshold is not None:
         solved = evaluation.mean_return >= threshold
         told.append(("solved", f"{'yes' if solved else 'no'} ({threshold:g} is enough)"))
-    metrics = run.metrics
     if len(metrics.get("step", ())):
         told.append(("steps", f"{int(metrics['step'][-1]):,} per seed"))
         told.append(("time", duration(float(metrics["seconds"][-1]))))
@@ -165,8 +166,7 @@ _SHARES = {
 }
 
 
-def _performance(run: Run) -> list[tuple[str, str]]:
-    metrics = run.metrics
+def _performance(run: Run, metrics: Metrics) -> list[tuple[str, str]]:
     steps, seconds = (np.asarray(metrics.get(name, ()), float) for name in ("step", "seconds"))
     if not len(steps):
         return []
@@ -196,9 +196,9 @@ def _performance(run: Run) -> list[tuple[str, str]]:
     return told
 
 
-def _metrics(run: Run) -> list[tuple[str, str]]:
+def _metrics(metrics: Metrics) -> list[tuple[str, str]]:
     told = []
-    for name, values in run.metrics.items():
+    for name, values in metrics.items():
         last = np.asarray(values, float)[-1]
         known = last[np.isfinite(last)] if last.ndim else last[None][np.isfinite(last[None])]
         if len(known):

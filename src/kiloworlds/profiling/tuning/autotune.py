@@ -29,7 +29,7 @@ from kiloworlds.profiling.tuning.candidates import (
 )
 from kiloworlds.profiling.tuning.contest import Entrant
 from kiloworlds.profiling.tuning.process import TrialError
-from kiloworlds.training.config import TrainConfig, build_config
+from kiloworlds.training.config import SURVIVAL, TrainConfig, build_config
 from kiloworlds.training.placement import Split
 from kiloworlds.training.presets import preset
 
@@ -44,11 +44,7 @@ all measured."""
 _LATEST = 1.2
 """Times the time: whatever is not over then is ended."""
 
-_IRRELEVANT = (
-    "seed", "total_steps", "step_timeout", "max_restarts", "max_worker_memory", "on_nonfinite",
-    "on_divergence", "checkpoint_seconds", "checkpoint_updates", "keep_checkpoints",
-    "keep_best_checkpoint", "keep_checkpoint_every",
-)  # fmt: skip
+_IRRELEVANT = SURVIVAL | {"seed", "total_steps"}
 """Settings that say nothing about speed."""
 
 
