@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from harness import HERE, median_interval
-from summary_evidence import evidence_section
+from summary_evidence import autotune_section, evidence_section
 from summary_figures import DOCS, save
 from summary_multiagent import multiagent_figure, multiagent_section
 from summary_pool import pool_section, simulators_section
@@ -493,6 +493,7 @@ def main() -> None:
         ("survival", survival_section, None),
         ("soak", soak_section, None),
         ("evidence", evidence_section, None),
+        ("autotune", autotune_section, None),
         ("memory", memory_section, None),
     ):
         found = newest(question, options.quick)

@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from summary_text import provenance, table
+from summary_text import provenance, ratio_text, table
 
 NOTE = """\
 *Evaluation*: whole episodes by the most likely actions of a trained policy; stable-baselines3's
@@ -51,3 +51,28 @@ def _bootstrap(told: dict[str, Any]) -> list[list[str]]:
 
 
 _ROWS = {"eval": _eval, "sweep": _sweep, "bootstrap": _bootstrap}
+
+
+AUTOTUNE_NOTE = """\
+What `--autotune` chose within its budget of {budget:.0f} seconds, with nothing compiled before. Then
+every setting that it could have chosen was built and timed in turn, over five rounds of half a second:
+*of the best* is the choice's speed over that of the fastest of them, *of what was asked* over that of
+the preset. *acrobot* is Gymnasium's own, in Python."""
+
+
+def autotune_section(name: str, result: dict[str, Any]) -> str:
+    """How good its choices are."""
+    rows = [
+        [
+            f"{cell['task']} ({cell['algorithm']})",
+            f"{cell['seconds']:.0f}",
+            ", ".join(f"{key} {value}" for key, value in cell["chosen"].items()) or "no change",
+            ratio_text(cell["of_the_best"]),
+            ratio_text(cell["over_what_was_asked"]),
+            str(len(cell["grid"])),
+        ]
+        for cell in result["cells"]
+    ]
+    header = ("", "seconds", "chosen", "of the best", "of what was asked", "settings compared")
+    body = [table(header, rows), AUTOTUNE_NOTE.format(budget=result["budget"])]
+    return "\n\n".join(["## Autotune", *body, provenance(name, result, [])])

@@ -226,31 +226,38 @@ def figure(section: str, tasks: Sequence[Task], trainings: dict[str, Any]) -> st
     page = drawing.figure_of(4.0 * COLUMNS, 2.7 * rows + 0.5)
     grid = page.subplots(rows, COLUMNS, squeeze=False)
     shown: dict[str, Any] = {}
+    goals: list[Any] = []
     for axis, ((env, label), members) in zip(grid.flat, panels.items(), strict=False):
         peer = trainings.get(f"{PEER} {env}")
         curves = [(task.algorithm, trainings[task.name]["curves"]) for task in members]
         curves += [(PEER, peer["curves"])] if peer else []
         for who, curve in curves:
             # A perfect game of Hanabi is rare; what counts there is its points.
-            shown[who] = draw(axis, curve, curve_name(members[0]), look_of(who))
+            shown[who] = draw(axis, curve, curve_name(members[0]), look_number(who))
         goal = level(members[0], trainings[members[0].name], peer)
         if goal.what == "solved":
-            drawing.draw_goal(axis, goal.value)
+            goals.append(drawing.draw_goal(axis, goal.value))
+        values = [found for _, curve in curves for found in means(curve, curve_name(members[0]))]
+        values += [goal.value] if goal.what == "solved" else []
+        around = 0.12 * (
+            max(values) - min(values)
+        )  # bands of few seeds may be wider than all curves
+        axis.set_ylim(min(values) - around, max(values) + around)
+        axis.set_xlim(left=0)
         axis.set_title(env + (f", {label}" if label else ""), fontsize=10, color=drawing.INK)
         axis.set_ylabel("share won" if score_of(env) == "win_rate" else "return", fontsize=9)
         axis.set_xlabel("million steps", fontsize=9)
         drawing.dress(axis)
     for axis in list(grid.flat)[len(panels) :]:
         axis.axis("off")
-    if len(shown) > 1:
-        ordered = sorted(shown, key=lambda who: look_number(who))
-        page.legend(
-            [shown[who] for who in ordered],
-            ordered,
-            loc="outside lower center",
-            ncols=7,
-            frameon=False,
-        )
+    ordered = sorted(shown, key=look_number)
+    page.legend(
+        [*(shown[who] for who in ordered), *goals[:1]],
+        [*ordered, *(["the return that solves the task"] if goals else [])],
+        loc="outside lower center",
+        ncols=8,
+        frameon=False,
+    )
     name = f"results_{section.lower().replace(' ', '_')}.png"
     page.savefig(IMAGES / name)
     return name
@@ -260,19 +267,27 @@ def look_number(who: str) -> int:
     return LOOKS.index(who) if who in LOOKS else 0
 
 
-def look_of(who: str) -> drawing.Look:
-    return drawing.look(look_number(who))
+def means(curve: dict[str, Any], name: str) -> list[float]:
+    return [found.mean for found in map(row_interval, curve[name]) if found is not None]
 
 
-def draw(axis: Any, curve: dict[str, Any], name: str, look: drawing.Look) -> Any:
+def draw(axis: Any, curve: dict[str, Any], name: str, number: int) -> Any:
     points = [
         (step / 1e6, found)
         for step, found in zip(curve["step"], map(row_interval, curve[name]), strict=True)
         if found is not None
     ]
-    steps = [step for step, _ in points]
+    steps, look = [step for step, _ in points], drawing.look(number)
+    every = max(1, len(points) // 6)
     (line,) = axis.plot(
-        steps, [of.mean for _, of in points], color=look.color, linestyle=look.dashes, linewidth=1.6
+        steps,
+        [of.mean for _, of in points],
+        color=look.color,
+        linestyle=look.dashes,
+        linewidth=1.6,
+        marker=look.marker,
+        markevery=(number % every, every),
+        markersize=4,
     )
     low, high = [of.low for _, of in points], [of.high for _, of in points]
     axis.fill_between(steps, low, high, color=look.color, alpha=0.18, linewidth=0)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 INK, GRID, GOAL = "#1e293b", "#e2e8f0", "#059669"
 
@@ -44,9 +45,9 @@ def dress(axes: Axes) -> None:
         label.set_color(INK)
 
 
-def draw_goal(axes: Axes, threshold: float) -> None:
+def draw_goal(axes: Axes, threshold: float) -> Line2D:
     """A line at the return that solves the task."""
-    axes.axhline(threshold, color=GOAL, linewidth=1, linestyle=(0, (5, 3)))
+    return axes.axhline(threshold, color=GOAL, linewidth=1, linestyle=(0, (5, 3)))
 
 
 def name_goal(axes: Axes, threshold: float) -> None:
