@@ -82,15 +82,18 @@ class Level(NamedTuple):
     what: str
 
 
+REACHED, WITHIN, BELOW = "✓", "≈", "✗"
+
+
 class Verdict(NamedTuple):
-    """How a training stands to a reference: its value, by what, from whom, and whether it is reached,
-    which it is where it does not lie above the interval."""
+    """How a training stands to a reference: its value, by what, from whom, and whether our mean is not
+    below it, the interval holds it, or all of the interval is below."""
 
     value: float
     by: str
     source: str
     note: str
-    reached: bool
+    mark: str
 
 
 def verdicts(task: Task, record: dict[str, Any], peer: dict[str, Any] | None) -> list[Verdict]:
@@ -106,8 +109,14 @@ def verdicts(task: Task, record: dict[str, Any], peer: dict[str, Any] | None) ->
         found.append((threshold, "", "solved", ""))
     if task.section in (CLASSIC, TOY_TEXT) and task.env in BEST:
         found.append((BEST[task.env], "", "best possible", ""))
-    high = ours.mean if math.isnan(ours.around) else ours.high
-    return [Verdict(*each, reached=high >= each[0]) for each in found]
+    return [Verdict(*each, mark=_mark(ours, each[0])) for each in found]
+
+
+def _mark(ours: Interval, value: float) -> str:
+    # Rounded figures of others, and means over finitely many episodes, are not met to the last digit.
+    if ours.mean >= value - 0.0005 * abs(value):
+        return REACHED
+    return WITHIN if ours.high >= value else BELOW
 
 
 def level(task: Task, record: dict[str, Any], peer: dict[str, Any] | None) -> Level:

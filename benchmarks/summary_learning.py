@@ -15,6 +15,7 @@ from harness import HERE, RESULTS, SOURCE
 sys.path.insert(0, str(SOURCE))
 
 from learning_statistics import (
+    BELOW,
     Interval,
     Times,
     Verdict,
@@ -55,11 +56,12 @@ episodes that no training saw; in brackets its 95% interval: Student's t over se
 standard error over episodes, which all seeds share. It is a return, a mean over agents where there
 are several, or a share of episodes won where that is said. *Best* is what no policy can exceed on
 average, by the rules or by dynamic programming; a mean over finitely many episodes may lie above it
-by chance. A reference is reached (✓) where it is not above the interval. *Steps* and *seconds to*
-are medians of the seeds whose training return, exploration included, gets to that level and stays
-there for the next fiftieth of the training; all seeds of a line train side by side on this machine,
-so that seconds are for all of them at once, compilation left out. *Start* is the first fiftieth of
-the training, and curves are means with the same intervals."""
+by chance. References are marked ✓ where the mean is not below them, ≈ where they are above the mean
+but within its interval, ✗ where they are above all of it. *Steps* and *seconds to* are medians of
+the seeds whose training return, exploration included, gets to that level and stays there for the
+next fiftieth of the training; all seeds of a line train side by side on this machine, so that
+seconds are for all of them at once, compilation left out. *Start* is the first fiftieth of the
+training, and curves are means with the same intervals."""
 
 PEER_NOTE = f"""\
 *{PEER}* is `benchmarks/peers/jaxmarl_ippo.py`: JaxMARL's published scripts and settings on its own
@@ -95,9 +97,8 @@ def steps_words(steps: float) -> str:
 
 def verdict_words(one: Verdict) -> str:
     source = f"[{one.source}]" if one.source in SOURCES else one.source
-    mark = "✓" if one.reached else "✗"
     by = f" {one.by}" if one.by else ""
-    return f"{mark} {words(one.value)} {source}{by}" + (f" ({one.note})" if one.note else "")
+    return f"{one.mark} {words(one.value)} {source}{by}" + (f" ({one.note})" if one.note else "")
 
 
 def time_words(found: Times, seeds: int) -> tuple[str, str]:
@@ -167,13 +168,16 @@ def short_of(trainings: dict[str, Any]) -> str:
             continue
         task = BY_NAME[name]
         for one in verdicts(task, record, peer_of(task, trainings)):
-            if not one.reached:
+            if one.mark == BELOW:
                 ours = interval_words(greedy(task, record))
                 why = WHY.get((task.env, one.source), "")
                 lines.append(f"- {name}: {ours}, below {verdict_words(one)[2:]}. {why}".rstrip())
     if not lines:
-        return "Every preset that was measured reaches every reference there is for it."
-    return "These do not reach a reference; all others do:\n\n" + "\n".join(lines)
+        return "No reference is above the interval of what a preset reaches."
+    return (
+        "References above the interval of what a preset reaches; it gets to all others, or they are "
+        "within its interval:\n\n" + "\n".join(lines)
+    )
 
 
 def not_measured(trainings: dict[str, Any]) -> str:

@@ -134,6 +134,50 @@ def test_a_trainer_that_crashes_and_hangs_ends_as_if_it_had_not(tmp_path):
         np.testing.assert_array_equal(mine[name], array, err_msg=name)
 
 
+SLOW_TO_COME_BACK = """
+import contextlib, os, signal, time
+from pathlib import Path
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+died = Path(__file__).with_name("died")
+
+class Mortal(CartPoleEnv):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.steps = 0
+        if died.exists():
+            time.sleep(3.5)
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps == 100 and not died.exists():
+            with contextlib.suppress(FileExistsError):  # one of them dies, once
+                died.open("x").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(action)
+"""
+TRAIN_IT = """
+import sys
+from pathlib import Path
+import kiloworlds as kw
+
+sys.path.insert(0, sys.argv[2])
+settings = dict(num_envs=2, num_steps=32, num_minibatches=2, total_steps=512, hidden_sizes=(8,))
+kw.train("ppo", "mortal:Mortal", run_dir=sys.argv[1], backend="process", num_workers=2, **settings)
+"""
+
+
+def test_a_trainer_that_waits_for_its_workers_does_not_hang(tmp_path):
+    (tmp_path / "mortal.py").write_text(SLOW_TO_COME_BACK)
+    run = str(tmp_path / "run")
+    code, said = supervise(
+        sys.executable, "-c", TRAIN_IT, run, str(tmp_path), start_seconds=120.0, hang_seconds=3.0
+    )
+    assert (code, said) == (0, [])
+    assert (tmp_path / "died").exists()
+    assert kw.load(run).metrics["environments/restarts"][-1] == 1
+
+
 def supervise(*command, said=None, **limits):
     said = [] if said is None else said
     return Supervisor(command, lambda path: command, Limits(**limits), said.append).run(), said

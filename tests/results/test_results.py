@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import summary_learning
-from learning_statistics import change, interval, level, times, verdicts
+from learning_statistics import BELOW, REACHED, WITHIN, change, interval, level, times, verdicts
 from learning_tasks import BY_NAME, CLASSIC, Task
 
 ROOT = Path(__file__).parents[2]
@@ -46,14 +46,20 @@ def test_one_seed_has_no_interval():
     assert math.isnan(interval([3.0]).around)
 
 
-def test_a_reference_within_the_interval_is_reached_and_one_above_is_not():
-    told = {one.source: one.reached for one in verdicts(CARTPOLE, record([480.0, 490.0]), None)}
-    assert told == {"RL-Zoo": True, "CleanRL": True, "gymnax": True, "solved": True} | {
-        "best possible": True
+def test_a_reference_is_reached_or_within_the_interval_or_above_it():
+    def marks(ends: list[float]) -> dict[str, str]:
+        return {one.source: one.mark for one in verdicts(CARTPOLE, record(ends), None)}
+
+    assert marks([480.0, 490.0]) == {
+        "RL-Zoo": WITHIN,
+        "CleanRL": WITHIN,
+        "gymnax": WITHIN,
+        "solved": REACHED,
+        "best possible": WITHIN,
     }
-    told = {one.source: one.reached for one in verdicts(CARTPOLE, record([480.0] * 4), None)}
-    assert told["solved"]
-    assert not told["RL-Zoo"]
+    assert marks([480.0, 480.0, 480.1])["RL-Zoo"] == BELOW
+    assert marks([499.9] * 4)["RL-Zoo"] == REACHED
+    assert marks([480.0])["RL-Zoo"] == BELOW
 
 
 def test_times_are_of_the_seeds_that_reach_the_level():

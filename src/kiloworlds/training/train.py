@@ -158,6 +158,9 @@ def train_config(
         if lifeline is not None:
             die_with(lifeline.supervisor)
             lifeline.path = path
+            pool = getattr(training, "pool", None)
+            if pool is not None:  # waiting for workers that are started again is no hanging
+                pool.while_short_handed(lifeline.beat_again)
         until = None if playback is None else playback.num_updates
         loggers = Loggers(() if logged is None else logged.names, say)
 

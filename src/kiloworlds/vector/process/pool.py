@@ -170,6 +170,14 @@ class PoolExecutor(VectorEnv):
     def _hire(number: int, setup: protocol.Setup, rows: range, num_workers: int) -> WorkerHandle:
         """Starts worker `number` of `num_workers`."""
 
+    def while_short_handed(self, call: Callable[[], None]) -> None:
+        """Has something called every few seconds while results are awaited and workers are missing.
+
+        Args:
+            call: must not hold the vector: it would never be collected.
+        """
+        self._supervisor.while_short_handed = call
+
     # The synchronous interface.
 
     def reset(

@@ -26,6 +26,9 @@ from kiloworlds.vector.process.listener import Listener
 from kiloworlds.vector.process.memory import SharedArrays
 from kiloworlds.vector.process.protocol import ALL, IDLE, MESSAGE
 
+_SIGN_SECONDS = 2.0
+"""Between two signs that it waits for workers to come back."""
+
 _MEMORY_INTERVAL = 1.0
 """Seconds between looks at the memory of a worker."""
 
@@ -85,6 +88,8 @@ class Supervisor:
         self._asked: list[WorkerHandle] = []
         self._answers: dict[WorkerHandle, protocol.Answer | protocol.Failure] = {}
         self._failures: list[EnvironmentFailedError] = []
+        self.while_short_handed: Callable[[], None] = lambda: None
+        """Called every few seconds while results are awaited and workers are missing."""
 
     # Workers: starting, listening, burying.
 
@@ -120,6 +125,8 @@ class Supervisor:
                 return
             if self.closed:
                 raise WrongCallError("close() while results were awaited; there will be none.")
+            if not self.crew.all_live():
+                self.while_short_handed()
             self._listener.watch_for_room(self.crew.present())
             events = self._listener.wait(self._patience())
             ended = []
@@ -146,6 +153,8 @@ class Supervisor:
     def _patience(self) -> float:
         """Seconds until some clock must be looked at."""
         patience = self._limits.patience
+        if not self.crew.all_live():
+            patience = min(patience, _SIGN_SECONDS)
         if None in self.crew.workers:
             now = time.monotonic()
             for number, worker in enumerate(self.crew.workers):
