@@ -8,6 +8,7 @@ made in a process of its own, one after the other. `scripts/results` writes docs
 
 import argparse
 import datetime
+import difflib
 import json
 import os
 import statistics
@@ -275,10 +276,15 @@ def one(name: str, num_seeds: int | None, peers_python: str) -> None:
 def main() -> int:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", default=[t.name for t in TASKS], choices=NAMES)
+    parser.add_argument("--only", nargs="+", default=[t.name for t in TASKS], metavar="NAME")
     parser.add_argument("--seeds", type=int, help="seeds of each training")
     parser.add_argument("--peers-python", default=sys.executable, help="has jaxmarl installed")
     options = parser.parse_args()
+    unknown = [name for name in options.only if name not in NAMES]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], NAMES, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        parser.exit(2, f"{unknown[0]!r} is not among what is trained: {'; '.join(NAMES)}{hint}\n")
     if len(options.only) == 1:
         one(options.only[0], options.seeds, options.peers_python)
         return 0

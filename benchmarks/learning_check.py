@@ -74,8 +74,12 @@ def main() -> int:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [each.name for each in CHECKS]
-    parser.add_argument("--only", nargs="+", default=names, choices=names)
-    return run(parser.parse_args().only)
+    parser.add_argument("--only", nargs="+", default=names, metavar="NAME", help=", ".join(names))
+    only = parser.parse_args().only
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        parser.exit(2, f"{unknown[0]!r} is not among what is checked: {', '.join(names)}.\n")
+    return run(only)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from learning_tasks import BEST, CLASSIC, PEER, REFERENCES, TOY_TEXT, Task, score_of
+from learning_tasks import BEST, PEER, REFERENCES, Task, score_of
 from scipy.stats import t as student
 
 from kiloworlds.evaluation.statistics import steps_to_threshold
@@ -97,19 +97,26 @@ class Verdict(NamedTuple):
 
 
 def verdicts(task: Task, record: dict[str, Any], peer: dict[str, Any] | None) -> list[Verdict]:
-    """Of every reference there is: published, measured beside ours, the threshold of the task, and of
-    those for one agent what is possible at best."""
+    """Of every reference there is: published, measured beside ours, the threshold of the task, and what
+    is possible at best."""
     ours = greedy(task, record)
-    found = [(each.value, each.by, each.source, each.note) for each in REFERENCES.get(task.env, [])]
-    if peer is not None:
-        ends = end_of(peer["curves"][curve_name(task)])
-        found.append((statistics.fmean(ends), "", PEER, ""))
-    threshold = reward_threshold(task.env)
-    if threshold is not None:
-        found.append((threshold, "", "solved", ""))
-    if task.section in (CLASSIC, TOY_TEXT) and task.env in BEST:
-        found.append((BEST[task.env], "", "best possible", ""))
-    return [Verdict(*each, mark=_mark(ours, each[0])) for each in found]
+    found = [
+        Verdict(each.value, each.by, each.source, each.note, _mark(ours, each.value))
+        for each in REFERENCES.get(task.env, [])
+    ]
+    if peer is not None:  # of whom only training returns are known
+        theirs, training = (
+            interval(end_of(one["curves"][curve_name(task)])) for one in (peer, record)
+        )
+        note = f"training: ours {training.mean:.3g}"
+        found.append(Verdict(theirs.mean, "", PEER, note, _mark(training, theirs.mean)))
+    for value, what in (
+        (reward_threshold(task.env), "solved"),
+        (BEST.get(task.env), "best possible"),
+    ):
+        if value is not None:
+            found.append(Verdict(value, "", what, "", _mark(ours, value)))
+    return found
 
 
 def _mark(ours: Interval, value: float) -> str:

@@ -16,6 +16,8 @@ sys.path.insert(0, str(SOURCE))
 
 from learning_statistics import (
     BELOW,
+    REACHED,
+    WITHIN,
     Interval,
     Times,
     Verdict,
@@ -27,7 +29,7 @@ from learning_statistics import (
     times,
     verdicts,
 )
-from learning_tasks import AGENTS, BEST, BY_NAME, PEER, SECTIONS, SOURCES, WHY, Task, score_of
+from learning_tasks import AGENTS, BY_NAME, PEER, SECTIONS, SOURCES, WHY, Task, score_of
 from summary_figures import DOCS, IMAGES
 from summary_text import number, table
 
@@ -38,7 +40,8 @@ from kiloworlds.training.presets import PRESETS, preset
 
 PAGE = DOCS / "results" / "README.md"
 COLUMNS = 3
-LOOKS = ("ippo", "mappo", "vdn", "qmix", "pqn_vdn", "iql", PEER)
+BY_VALUES = ("iql", "vdn", "qmix", "pqn_vdn")
+LOOKS = ("ippo", "mappo", PEER, "vdn", "qmix", "pqn_vdn", "iql")
 """Of which every algorithm has the same colour in all panels."""
 
 HEAD = """\
@@ -52,21 +55,29 @@ has got worse than its interval allows, which CI does too. Every line is the pre
 
 NOTE = """\
 *Reached* is the mean over seeds of what their final policies get by their most likely actions, over
-episodes that no training saw; in brackets its 95% interval: Student's t over seeds, and the
-standard error over episodes, which all seeds share. It is a return, a mean over agents where there
-are several, or a share of episodes won where that is said. *Best* is what no policy can exceed on
-average, by the rules or by dynamic programming; a mean over finitely many episodes may lie above it
-by chance. References are marked ✓ where the mean is not below them, ≈ where they are above the mean
-but within its interval, ✗ where they are above all of it. *Steps* and *seconds to* are medians of
-the seeds whose training return, exploration included, gets to that level and stays there for the
-next fiftieth of the training; all seeds of a line train side by side on this machine, so that
-seconds are for all of them at once, compilation left out. *Start* is the first fiftieth of the
-training, and curves are means with the same intervals."""
+episodes that no training saw; in brackets its 95% interval: Student's t over seeds (the bootstrap's
+intervals, which `compare` draws, are too narrow for three), and the standard error over episodes,
+which all seeds share. It is a return, a mean over agents where there are several, or a share of
+episodes won where that is said. *Best possible* is what no policy can exceed on average, by the
+rules or by dynamic programming; a mean over finitely many episodes may lie above it by chance.
+References are marked ✓ where the mean is not below them, ≈ where they are above the mean but within
+its interval, ✗ where they are above all of it. *Steps* and *seconds to* are medians of the seeds
+whose training return, exploration included, gets to that level and stays there for the next
+fiftieth of the training; all seeds of a line train side by side on this machine, so that seconds
+are for all of them at once, compilation left out. *Start* is the first fiftieth of the training in
+which an episode ended. Curves are means of training returns with the same intervals as bands;
+exploration keeps some of them below what the policies reach in the end. Numbers of steps differ
+between ours and others', and are said of both."""
 
 PEER_NOTE = f"""\
 *{PEER}* is `benchmarks/peers/jaxmarl_ippo.py`: JaxMARL's published scripts and settings on its own
 environments, for as many steps as our `ippo` takes, returns of the last tenth of training. On the
-particle worlds its episodes are 26 steps long and ours 25, which makes its returns about 4% larger."""
+particle worlds its episodes are 26 steps long and ours 25, which makes its returns about 4% larger.
+Ours are held against it by the same share of our training, whatever the algorithm."""
+
+MEASURED_NOTE = """\
+A + behind a commit: with changes that were committed only later. Taxi-v3 and Taxi-v4 are the same
+world unless their options are used, which the presets do not."""
 
 
 # ----------------------------------------------------------------------------------------- words
@@ -144,7 +155,6 @@ def rows_of(tasks: Iterable[Task], trainings: dict[str, Any]) -> list[list[str]]
                 f"{record['seeds']} × {steps_words(record['steps'])}",
                 words(start.mean),
                 interval_words(greedy(task, record)) + won + (f"; {more}" if more else ""),
-                words(BEST[task.env]) if task.env in BEST else "",
                 "<br>".join(map(verdict_words, verdicts(task, record, peer))) or "none known",
                 f"{words(goal.value)} ({goal.what})",
                 steps,
@@ -155,29 +165,38 @@ def rows_of(tasks: Iterable[Task], trainings: dict[str, Any]) -> list[list[str]]
 
 
 HEADER = (
-    *("environment", "", "seeds × steps", "start", "reached", "best", "references"),
+    *("environment", "algorithm", "seeds × steps", "start", "reached", "references"),
     *("level", "steps to it", "seconds to it"),
 )
 
 
-def short_of(trainings: dict[str, Any]) -> str:
-    """Which references are not reached, and what is known of why."""
-    lines = []
-    for name, record in trainings.items():
-        if name not in BY_NAME:
-            continue
-        task = BY_NAME[name]
-        for one in verdicts(task, record, peer_of(task, trainings)):
+def summary(trainings: dict[str, Any]) -> str:
+    """How many references are reached, which are not, and what is known of why."""
+    marks: dict[str, int] = dict.fromkeys((REACHED, WITHIN, BELOW), 0)
+    lines, unknown = [], []
+    for task in (BY_NAME[name] for name in trainings if name in BY_NAME):
+        record = trainings[task.name]
+        found = verdicts(task, record, peer_of(task, trainings))
+        if not found:
+            unknown.append(task.name)
+        for one in found:
+            marks[one.mark] += 1
             if one.mark == BELOW:
                 ours = interval_words(greedy(task, record))
                 why = WHY.get((task.env, one.source), "")
-                lines.append(f"- {name}: {ours}, below {verdict_words(one)[2:]}. {why}".rstrip())
-    if not lines:
-        return "No reference is above the interval of what a preset reaches."
-    return (
-        "References above the interval of what a preset reaches; it gets to all others, or they are "
-        "within its interval:\n\n" + "\n".join(lines)
-    )
+                lines.append(
+                    f"- {task.name}: {ours}, below {verdict_words(one)[2:]}. {why}".rstrip()
+                )
+    told = [
+        f"Of {sum(marks.values())} references {marks[REACHED]} are reached ({REACHED}), "
+        f"{marks[WITHIN]} are above the mean but within its interval ({WITHIN}): open, "
+        f"and {marks[BELOW]} are above all of it ({BELOW})" + (":" if lines else ".")
+    ]
+    if lines:
+        told.append("\n".join(lines))
+    if unknown:
+        told.append(f"For these no reference is known: {'; '.join(unknown)}.")
+    return "\n\n".join(told)
 
 
 def not_measured(trainings: dict[str, Any]) -> str:
@@ -191,7 +210,7 @@ def not_measured(trainings: dict[str, Any]) -> str:
             if preset(algorithm, env) and f"{algorithm} {env}" not in _measured(trainings)
         ]
         if missing:
-            lines.append(f"- `{algorithm}`: {', '.join(missing)}")
+            lines.append(f"- `{algorithm}`, {len(missing)}: {', '.join(missing)}")
     return "\n".join(lines)
 
 
@@ -207,7 +226,8 @@ def sources(trainings: dict[str, Any]) -> str:
         facts, versions = record["machine"], record.get("versions", {})
         place = (
             f"{record['date']}, {record['commit']}",
-            f"{facts['processor']}, {facts['cores']} cores, threads: {facts['threads']}",
+            f"{facts['processor']}, {facts['cores']} core{'s' if facts['cores'] > 1 else ''}, "
+            f"threads: {facts['threads']}",
             ", ".join(f"{package} {version}" for package, version in versions.items()),
         )
         by_place.setdefault(place, []).append(name)
@@ -222,17 +242,19 @@ def sources(trainings: dict[str, Any]) -> str:
 
 
 def figure(section: str, tasks: Sequence[Task], trainings: dict[str, Any]) -> str:
-    """A panel for each environment: every algorithm's mean within its interval; the picture's name."""
+    """A panel for each environment and kind of algorithm, with every mean in its interval; the picture's
+    name."""
     panels: dict[tuple[str, str], list[Task]] = {}
     for task in tasks:
-        panels.setdefault((task.env, task.label), []).append(task)
+        by_values = "by values" if task.algorithm in BY_VALUES and _by_policies(task, tasks) else ""
+        panels.setdefault((task.env, task.label or by_values), []).append(task)
     rows = -(-len(panels) // COLUMNS)
     page = drawing.figure_of(4.0 * COLUMNS, 2.7 * rows + 0.5)
     grid = page.subplots(rows, COLUMNS, squeeze=False)
     shown: dict[str, Any] = {}
     goals: list[Any] = []
     for axis, ((env, label), members) in zip(grid.flat, panels.items(), strict=False):
-        peer = trainings.get(f"{PEER} {env}")
+        peer = None if label == "by values" else trainings.get(f"{PEER} {env}")
         curves = [(task.algorithm, trainings[task.name]["curves"]) for task in members]
         curves += [(PEER, peer["curves"])] if peer else []
         for who, curve in curves:
@@ -267,6 +289,11 @@ def figure(section: str, tasks: Sequence[Task], trainings: dict[str, Any]) -> st
     return name
 
 
+def _by_policies(task: Task, tasks: Sequence[Task]) -> bool:
+    """Whether others learn policies on its environment, mostly for other numbers of steps."""
+    return any(one.env == task.env and one.algorithm not in BY_VALUES for one in tasks)
+
+
 def look_number(who: str) -> int:
     return LOOKS.index(who) if who in LOOKS else 0
 
@@ -293,8 +320,10 @@ def draw(axis: Any, curve: dict[str, Any], name: str, number: int) -> Any:
         markevery=(number % every, every),
         markersize=4,
     )
-    low, high = [of.low for _, of in points], [of.high for _, of in points]
-    axis.fill_between(steps, low, high, color=look.color, alpha=0.18, linewidth=0)
+    ends = (0.0, 1.0) if name == "win_rate" else (-math.inf, math.inf)
+    low = [max(of.low, ends[0]) for _, of in points]
+    high = [min(of.high, ends[1]) for _, of in points]
+    axis.fill_between(steps, low, high, color=look.color, alpha=0.14, linewidth=0)
     return line
 
 
@@ -306,7 +335,7 @@ def write() -> None:
     trainings = json.loads((RESULTS / "learning.json").read_text())["trainings"]
     IMAGES.mkdir(parents=True, exist_ok=True)
     PAGE.parent.mkdir(parents=True, exist_ok=True)
-    page = [HEAD, short_of(trainings)]
+    page = [HEAD, summary(trainings)]
     for section in SECTIONS:
         tasks = [task for task in BY_NAME.values() if task.section == section]
         tasks = [task for task in tasks if task.name in trainings]
@@ -322,7 +351,7 @@ def write() -> None:
     missing = not_measured(trainings)
     if missing:
         page += ["## Presets that were not measured", missing]
-    page += ["## Measured", sources(trainings)]
+    page += ["## Measured", sources(trainings), MEASURED_NOTE]
     page.append("\n".join(f"[{name}]: {where}" for name, where in SOURCES.items()))
     PAGE.write_text("\n\n".join(page) + "\n")
     print(f"wrote {PAGE.relative_to(HERE.parent)}")
