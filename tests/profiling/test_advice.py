@@ -22,7 +22,22 @@ def test_learning_that_takes_long():
 def test_learning_far_from_the_ceiling_and_near_it():
     assert "its matrices are small" in told(a_profile())
     near = dataclasses.replace(a_profile(0.0, 0.0, 0.05), seconds_per_update=0.06)
-    assert "only less work or another machine" in told(near)
+    assert "of what this machine computes at most: only less work, more cores" in told(near)
+
+
+def test_a_program_on_one_core_is_held_against_one_core():
+    profile = dataclasses.replace(a_profile(0.0, 0.0, 0.08), seconds_per_update=0.1)
+    whole = near_ceiling(profile.part("learning"), profile.roof)
+    one = dataclasses.replace(profile, devices=1, threads=1)
+    assert one.roof == (60e9, 40e9, "one core")
+    assert near_ceiling(one.part("learning"), one.roof)[0] == pytest.approx(whole[0] * 100 / 60)
+    assert "of what one core computes at most" in told(one)
+
+
+def test_what_is_faster_than_the_ceilings_says_that_they_are_wrong():
+    assert "--remeasure" not in told(a_profile())
+    fast = dataclasses.replace(a_profile(0.0, 0.0, 0.03), seconds_per_update=0.03)
+    assert "faster than all cores did when the ceilings were measured" in told(fast)
 
 
 def test_environments_that_take_long():

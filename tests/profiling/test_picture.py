@@ -17,7 +17,7 @@ def test_names_parts_and_ceilings(tmp_path):
     profile = a_profile()
     said = texts(picture.draw(profile))
     assert "learning 70%" in said
-    assert "learning: 5.71 GFLOP/s, 6% of the line" in said
+    assert "learning: 5.71 GFLOP/s, 6% of all cores" in said
     assert "100 GFLOP/s, 50 GB/s" in said
     assert "one core: 60 GFLOP/s, 40 GB/s" in said
     picture.save(profile, tmp_path / "new" / "picture.png")

@@ -55,9 +55,9 @@ def run(arguments: list[str]) -> int:
     config = build_config(asked.algorithm, asked.env_id, settings)
     found = profile(config, seconds=chosen.seconds, file=file, remeasure=chosen.remeasure)
     show(found, console)
-    again = shlex.join(["train", asked.algorithm, asked.env_id])
+    again = shlex.join(["kiloworlds", "train", asked.algorithm, asked.env_id, "--autotune"])
     say(console, "picture", str(file))
-    say(console, "next", f"kiloworlds {again} --autotune")
+    say(console, "next", again if tuned is None else f"{again}, which uses what was chosen here")
     if chosen.json:
         values = found.as_dict()
         values["operations"] = values["operations"][:_ALL_OPERATIONS]
@@ -79,7 +79,7 @@ def show(profile: Profile, console: Console) -> None:
     console.print(
         f"{profile.steps_per_second:,.0f} steps/s: {profile.steps_per_update:,} steps in "
         f"{_duration(profile.seconds_per_update)}, the median of {profile.updates} updates or so; "
-        f"{_where(profile)}",
+        f"{profile.backend}, {profile.placement}",
         style="dim",
     )
     console.print()
@@ -105,16 +105,11 @@ def show(profile: Profile, console: Console) -> None:
             if most.flops_of_one
             else ""
         )
-        say(console, "ceilings", f"{_rates(most.flops, most.bytes)}{one}, measured on this machine")
+        rates = f"{_rates(most.flops, most.bytes)}{one}"
+        whose = "" if profile.roof is None else f"; held against {profile.roof.whose}"
+        say(console, "ceilings", f"{rates}, measured once on this machine{whose}")
     for index, sentence in enumerate(profile.advice):
         say(console, "" if index else "advice", sentence)
-
-
-def _where(profile: Profile) -> str:
-    threads = f"{profile.threads} thread{'' if profile.threads == 1 else 's'}"
-    each = "" if profile.threads is None else f" of {threads}"
-    many = f"{profile.devices} device{'' if profile.devices == 1 else 's'}"
-    return f"{profile.backend}, {many}{each}"
 
 
 def _parts(profile: Profile) -> Table:
@@ -138,13 +133,15 @@ def _parts(profile: Profile) -> Table:
             "Estimates: XLA mixes the parts, so they were compiled as programs of their own. Together "
             f"{whole / profile.seconds_per_update:.0%} of an update."
         )
+        if profile.part(WAITING) is not None:
+            table.caption += " Devices wait for each other within the parts (in brackets)."
         table.caption_justify = "left"
         table.caption_style = "dim"
     return table
 
 
 def _speeds(profile: Profile, part: Part) -> tuple[str, str, str]:
-    reached = None if profile.ceilings is None else near_ceiling(part, profile.ceilings)
+    reached = near_ceiling(part, profile.roof)
     if reached is None or part.flops is None or part.bytes is None:
         return "", "", ""
     compute, move = reached

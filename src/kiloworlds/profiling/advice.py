@@ -1,6 +1,6 @@
 """What the numbers of a profile say to do, in sentences."""
 
-from kiloworlds.profiling.ceilings import Ceilings
+from kiloworlds.profiling.ceilings import Roof
 from kiloworlds.profiling.profile import (
     COPIES,
     ENVIRONMENT,
@@ -26,6 +26,9 @@ _WAITS = 0.15
 _NOISY = 0.2
 """From this scatter on, half the distance between quartiles over the median, numbers are doubtful."""
 
+_ABOVE = 1.05
+"""From so many times the ceiling on, it is the ceiling that is wrong."""
+
 _UNEVEN = 4.0
 """From so many times the mean on, an environment is called slow."""
 
@@ -34,6 +37,7 @@ def advise(profile: Profile) -> list[str]:
     """Sentences about what costs most, what costs nothing, and what to try."""
     said = [
         *_about_noise(profile),
+        *_about_ceilings(profile),
         *_about_learning(profile),
         *_about_environments(profile),
         *_about_acting(profile),
@@ -45,12 +49,12 @@ def advise(profile: Profile) -> list[str]:
     return said or ["No part stands out: there is no single thing that would make it much faster."]
 
 
-def near_ceiling(part: Part, ceilings: Ceilings) -> tuple[float, float] | None:
-    """The shares of the machine's floating-point operations and bytes per second that a part reaches;
-    None where XLA did not say what it does."""
-    if part.flops is None or part.bytes is None or part.seconds <= 0:
+def near_ceiling(part: Part, roof: Roof | None) -> tuple[float, float] | None:
+    """The shares of the floating-point operations and bytes per second of a roof that a part reaches;
+    None where there is none, or XLA did not say what it does."""
+    if roof is None or part.flops is None or part.bytes is None or part.seconds <= 0:
         return None
-    return part.flops / part.seconds / ceilings.flops, part.bytes / part.seconds / ceilings.bytes
+    return part.flops / part.seconds / roof.flops, part.bytes / part.seconds / roof.bytes
 
 
 def _about_noise(profile: Profile) -> list[str]:
@@ -61,6 +65,17 @@ def _about_noise(profile: Profile) -> list[str]:
     return [
         f"Measurements of {longest.name} scatter by ± {scatter:.0%}: other programs use this machine. "
         "Measure again when it is quiet before you act on the rest."
+    ]
+
+
+def _about_ceilings(profile: Profile) -> list[str]:
+    roof = profile.roof
+    rates = [part.flops / part.seconds for part in profile.parts if part.flops and part.seconds > 0]
+    if roof is None or max(rates, default=0.0) <= _ABOVE * roof.flops:
+        return []
+    return [
+        f"Parts compute faster than {roof.whose} did when the ceilings were measured: other programs "
+        "used the machine then. --remeasure measures them again."
     ]
 
 
@@ -82,7 +97,7 @@ def _about_learning(profile: Profile) -> list[str]:
     ways = []
     if (profile.settings.get("num_epochs") or 1) > 1:
         ways.append(f"fewer epochs (num_epochs={profile.settings['num_epochs']})")
-    reached = None if profile.ceilings is None else near_ceiling(part, profile.ceilings)
+    reached = near_ceiling(part, profile.roof)
     is_small = reached is not None and max(reached) < _SMALL
     size = _minibatch(profile)
     if size is not None and profile.settings["num_minibatches"] > 1:
@@ -98,16 +113,21 @@ def _about_learning(profile: Profile) -> list[str]:
     ]
     if is_small and reached is not None:
         said.append(
-            f"Learning reaches {reached[0]:.0%} of what this machine computes at most: its matrices "
+            f"Learning reaches {reached[0]:.0%} of what {_whose(profile)} at most: its matrices "
             "are small, and starting an operation costs as much as doing it. Larger minibatches and "
             "several seeds at once (num_seeds) come nearly free."
         )
     elif reached is not None and reached[0] >= _HALF:
         said.append(
-            f"Learning reaches {reached[0]:.0%} of what this machine computes at most: only less work "
-            "or another machine makes it faster."
+            f"Learning reaches {reached[0]:.0%} of what {_whose(profile)} at most: only less work, "
+            "more cores or another machine make it faster."
         )
     return said
+
+
+def _whose(profile: Profile) -> str:
+    one = profile.roof is not None and profile.roof.whose == "one core"
+    return "one core computes" if one else "this machine computes"
 
 
 def _about_environments(profile: Profile) -> list[str]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from kiloworlds.core.errors import KiloworldsError
 from kiloworlds.profiling import store
@@ -28,6 +28,14 @@ _TIMEOUT = 120.0
 
 class CeilingError(KiloworldsError, RuntimeError):
     """What the machine can do could not be measured."""
+
+
+class Roof(NamedTuple):
+    """What some cores can do at most: floating-point operations and bytes per second; and which."""
+
+    flops: float
+    bytes: float
+    whose: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +54,13 @@ class Ceilings:
     flops_of_one: float | None
     bytes_of_one: float | None
     device: str
+
+    def roof(self, cores: int) -> Roof:
+        """What a program can do at most that uses so many cores: one, or all."""
+        if cores == 1 and self.flops_of_one and self.bytes_of_one:
+            return Roof(self.flops_of_one, self.bytes_of_one, "one core")
+        whose = "all cores" if self.flops_of_one else self.device
+        return Roof(self.flops, self.bytes, whose)
 
 
 def ceilings(again: bool = False) -> Ceilings:

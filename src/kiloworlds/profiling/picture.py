@@ -63,7 +63,7 @@ def draw(profile: Profile) -> Figure:
     title = f"{profile.algorithm} on {profile.env_id}"
     facts = (
         f"{profile.steps_per_second:,.0f} steps/s{f' of {seeds} seeds' if seeds > 1 else ''}, "
-        f"{_duration(profile.seconds_per_update)} an update"
+        f"{_duration(profile.seconds_per_update)} an update, {profile.placement}"
     )
     figure.suptitle(f"{title}: {facts}", x=0.012, ha="left", color=_INK, fontsize=12, weight="bold")
     return figure
@@ -110,8 +110,9 @@ def _draw_shares(axes: Axes, profile: Profile) -> None:
 
 
 def _draw_roofline(axes: Axes, profile: Profile) -> None:
-    ceilings = profile.ceilings
+    ceilings, its = profile.ceilings, profile.roof
     assert ceilings is not None
+    assert its is not None
     points = {
         part.name: _Point(part.flops / part.bytes, part.flops / part.seconds, profile.share(part))
         for part in profile.parts
@@ -150,11 +151,11 @@ def _draw_roofline(axes: Axes, profile: Profile) -> None:
         )  # fmt: skip
     for name, point in points.items():
         look = _LOOKS[name]
-        roof = min(ceilings.flops, point.intensity * ceilings.bytes)
+        roof = min(its.flops, point.intensity * its.bytes)
         axes.scatter(
             point.intensity, point.speed / _GIGA, s=130, color=look.color, marker=look.mark,
             edgecolor=_INK, linewidth=0.8, zorder=5,
-            label=f"{name}: {point.speed / _GIGA:,.3g} GFLOP/s, {point.speed / roof:.0%} of the line",
+            label=f"{name}: {point.speed / _GIGA:,.3g} GFLOP/s, {point.speed / roof:.0%} of {its.whose}",
         )  # fmt: skip
     if not points and not operations:
         axes.plot([], [], " ", label="XLA does not say what is computed")

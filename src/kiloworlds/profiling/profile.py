@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from kiloworlds.core.devices import available_cores
-from kiloworlds.profiling.ceilings import Ceilings
+from kiloworlds.profiling.ceilings import Ceilings, Roof
 from kiloworlds.profiling.compiling import Compiling
 
 ENVIRONMENT, POLICY, LEARNING, COPIES, WAITING = (
@@ -127,6 +127,21 @@ class Profile:
     def steps_per_second(self) -> float:
         """Environment steps that training takes in a second, all seeds together."""
         return self.steps_per_update / self.seconds_per_update
+
+    @property
+    def placement(self) -> str:
+        """Where it ran, in words."""
+        many = f"{self.devices} device{'' if self.devices == 1 else 's'}"
+        if self.threads is None:
+            return many
+        return f"{many} of {self.threads} thread{'' if self.threads == 1 else 's'}"
+
+    @property
+    def roof(self) -> Roof | None:
+        """What the cores that it uses can do at most; None where that was not measured."""
+        if self.ceilings is None:
+            return None
+        return self.ceilings.roof(self.devices * self.threads if self.threads else self.cores)
 
     def part(self, name: str) -> Part | None:
         """The part of that name; None where there is none."""

@@ -246,6 +246,13 @@ def _explain(
         return Tuned({}, 1.0, why, tried, seconds, today)
     speedup = chosen.rate / base.rate if base.rate else 1.0
     why = _reasons(config, kind, chosen.candidate, speedup)
+    fastest = max(entrants, key=lambda one: (one.rounds, one.rate))
+    if fastest is not chosen and fastest.rate > chosen.rate:
+        why.append(
+            f"The fastest was {fastest.rate / chosen.rate - 1:.1%} faster: too little to change more "
+            f"(placement must gain {contest.WORTH - 1:.0%}, what changes learning "
+            f"{contest.WORTH_LEARNING - 1:.0%})."
+        )
     if fixed:
         why.append(f"Given, and so left alone: {', '.join(sorted(fixed))}.")
     return Tuned(chosen.candidate.settings, speedup, why, tried, seconds, today)
