@@ -53,6 +53,16 @@ def trained(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def population(tmp_path_factory):
+    """The directory of a run of three learning rates and two seeds on CartPole-v1."""
+    path = tmp_path_factory.mktemp("population") / "run"
+    rates = '{"learning_rate": [0.001, 0.002, 0.02]}'
+    words = ["train", "ppo", "CartPole-v1", *TINY, "--num-seeds", "2", "--population", rates]
+    assert main([*words, f"--run-dir={path}"]) == 0
+    return path
+
+
 @pytest.fixture
 def command(capsys):
     """Runs a command line; returns its exit code, standard output and standard error."""

@@ -1,5 +1,6 @@
 import io
 import re
+import time
 
 import pytest
 from rich.console import Console
@@ -11,6 +12,7 @@ from kiloworlds.cli.display import (
     make_display,
     mean_and_spread,
     number,
+    progress_line,
     sparkline,
 )
 
@@ -122,7 +124,7 @@ def test_panel_shows_progress_return_and_losses():
     assert "50%" in shown
     assert "110.0 ± 10.0" in shown
     assert "✓ solved (105)" in shown
-    assert "1,000 steps/s over 2 seeds" in shown
+    assert "1,000 steps/s over 2 trainings" in shown
     assert "value 0.500" in shown
 
 
@@ -139,3 +141,20 @@ def test_panel_keeps_its_labels_in_a_narrow_terminal():
         display.update(row(500, [100.0]))
     for label in ("progress", "return", "speed", "losses"):
         assert label in text(target)
+
+
+def test_progress_is_a_line_now_and_then_where_none_can_be_redrawn():
+    target, times = console(False), iter((0.0, 0.0, 3.0, 6.0, 6.0))
+    with progress_line(target, lambda: next(times)) as say:
+        for words in ("playing", "playing: step 20", "playing: step 40"):
+            say(words)
+    assert text(target) == "playing\nplaying: step 40\n"
+
+
+def test_progress_is_redrawn_in_a_terminal():
+    target = console(True)
+    with progress_line(target) as say:
+        say("playing: step 20")
+        time.sleep(0.2)
+    assert "playing: step 20" in text(target)
+    assert text(target).endswith("\x1b[2K")  # nothing of it stays

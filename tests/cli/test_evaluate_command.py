@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 
@@ -79,3 +81,20 @@ def test_one_episode_has_no_interval(command, json_of, trained):
     _, out, _ = command(*one)  # of each seed: those make an interval
     assert "95% interval" in out
     assert "over 1 episode of each of 2 seeds\n" in out
+
+
+def test_a_population_is_told_entry_by_entry(command, json_of, population):
+    result = json_of("eval", population, "-n", 2)
+    assert result["policies"][4:] == ["learning_rate=0.02, seed 0", "learning_rate=0.02, seed 1"]
+    code, out, _ = command("eval", population, "-n", 2)
+    assert code == 0
+    assert "over 2 episodes of each of 3 x 2 trainings\n" in out
+    third = result["seed_returns"][4:]
+    shown = re.search(r"learning_rate=0.02   ([\d.]+)  by seed ([\d.]+)  ([\d.]+)\n", out)
+    assert shown is not None
+    told = [float(value) for value in shown.groups()]
+    assert told == pytest.approx([sum(third) / 2, *third], abs=0.01)
+    assert "solved" not in out  # the mean over settings solves nothing
+    _, out, _ = command("eval", population, "-n", 2, "--seed-index", 3)
+    assert "of learning_rate=0.002, seed 1\n" in out
+    assert "not solved" in out

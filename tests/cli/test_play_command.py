@@ -1,5 +1,5 @@
-import importlib.util
 import re
+import sys
 
 import pytest
 from PIL import Image
@@ -22,6 +22,7 @@ def test_enjoy_is_play(json_of, trained, tmp_path):
     result = json_of("enjoy", trained, "-o", path, "--max-steps", 3, "--seed-index", 1)
     assert result["video"] == str(path)
     assert path.exists()
+    assert result["policy"] == "seed 1"
 
 
 def test_text_in_the_terminal(command, trained):
@@ -49,11 +50,13 @@ def test_environment_with_text_and_gymnasium_backend(command, tmp_path):
     assert list((tmp_path / "sync" / "videos").glob("*.gif"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("av") is not None, reason="PyAV is installed")
-def test_mp4_without_its_package_says_how_to_install(command, trained):
-    code, _, err = command("play", trained, "--format", "mp4", "--max-steps", 2)
+@pytest.mark.parametrize("grid", [(), ("--grid", "2x2")])
+def test_mp4_without_its_package_says_how_to_install(command, trained, monkeypatch, grid):
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, _, err = command("play", trained, "--format", "mp4", "--max-steps", 2, *grid)
     assert code == 1
     assert 'pip install "kiloworlds[video]"' in err
+    assert "playing" not in err
 
 
 @pytest.mark.parametrize(
@@ -109,9 +112,11 @@ def test_grid_of_episodes(json_of, trained):
 
 def test_grid_in_words(command, trained, tmp_path):
     path = tmp_path / "a.gif"
-    code, out, _ = command("play", trained, "--grid", "2x1", "--max-steps", 3, "--output", path)
+    code, out, err = command("play", trained, "--grid", "2x1", "--max-steps", 3, "--output", path)
     assert code == 0
-    assert "mean return 3.000  3.000 to 3.000  over 2 episodes\n" in out
+    assert err.startswith("playing\n")
+    assert "mean return 3.000 over 2 episodes, worst 3.000, best 3.000\n" in out
+    assert "seed 0 played, one of 2 seeds; choose with --seed-index 0 to 1\n" in out
     assert "2 never ended; what was earned up to --max-steps 3 counts\n" in out
     assert f"video {path}\n" in out
 

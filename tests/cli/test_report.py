@@ -6,6 +6,8 @@ import pytest
 
 import kiloworlds as kw
 from kiloworlds.cli.main import main
+from kiloworlds.core.words import number
+from kiloworlds.evaluation.evaluate import evaluate_run
 
 SMALL = {"num_envs": 8, "num_steps": 16, "total_steps": 1024}
 
@@ -60,6 +62,38 @@ def test_one_page_holds_everything(run, capsys):
     shown = re.search(r"seed 0 ([\d.,]+)", page.text)
     assert shown is not None
     assert float(shown[1]) == pytest.approx(mean, rel=1e-3)
+
+
+def test_it_says_whose_policy_plays(run):
+    assert main(["report", str(run.path), "--episodes", "1"]) == 0
+    page = Page((run.path / "report.html").read_text())
+    assert "The policy of seed 0 (one of 2 seeds) plays, by the most likely actions." in page.text
+    assert "their returns are equal" not in page.text
+
+
+def test_episodes_of_one_return_are_shown_once(tmp_path):
+    env_kwargs = {"max_episode_steps": 3}  # all get so far
+    run = kw.train("ppo", "CartPole-v1", run_dir=tmp_path / "run", env_kwargs=env_kwargs, **SMALL)
+    assert main(["report", str(run.path), "--episodes", "1"]) == 0
+    page = Page((run.path / "report.html").read_text())
+    assert sum(source.startswith("data:image/gif") for source in page.sources) == 1
+    assert "best, median and worst of 32: return 3.000, 3 steps" in page.text
+    assert "their returns are equal, and one is shown" in page.text
+    assert "The policy of seed 0 plays" in page.text
+
+
+def test_a_population_is_told_entry_by_entry(population):
+    assert main(["report", str(population), "--episodes", "2", "--no-videos"]) == 0
+    page = Page((population / "report.html").read_text())
+    means = evaluate_run(kw.load(population), episodes=2).returns.mean(axis=1)
+    for words in (
+        "PPO on CartPole-v1, 3 values of learning_rate x 2 seeds",
+        f"learning_rate=0.02, seed 1 {number(means[5])}",
+        f"learning_rate=0.002 {number(means[2:4].mean())}",
+        "2 episodes of each of 3 x 2 trainings; the interval is over trainings",
+        f"best return {number(means.reshape(3, 2).mean(axis=1).max())} (learning_rate=",
+    ):
+        assert words in page.text
 
 
 def test_names_from_a_run_are_words_and_no_markup(run, tmp_path):

@@ -41,6 +41,17 @@ def test_words_say_what_next(command, tmp_path):
     assert "final return" in out
 
 
+def test_a_population_is_no_run_of_seeds(command, tmp_path):
+    path = tmp_path / "run"
+    rates = '{"learning_rate": [0.001, 0.002, 0.02]}'
+    words = ("train", "ppo", "CartPole-v1", *TINY, "--num-seeds", 2, "--population", rates)
+    code, out, err = command(*words, "--run-dir", path)
+    assert code == 0, err
+    assert "ppo · CartPole-v1 · 3 x 2 trainings\n" in out
+    assert "mean and deviation over 3 x 2 trainings" in out
+    assert (path / "learning_curve.png").exists()
+
+
 def test_flags_reach_the_run(command, tmp_path):
     path = tmp_path / "run"
     flags = ("--seed", 7, "--learning-rate", "1e-3", "--no-anneal-learning-rate")

@@ -1,10 +1,13 @@
+import re
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import kiloworlds
 from kiloworlds.core.environment import Environment, Step
-from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.errors import InvalidValueError, MissingDependencyError
 from kiloworlds.core.spaces import Box, Discrete
 from kiloworlds.evaluation.grid import grid_of, play_grid
 
@@ -102,6 +105,35 @@ def test_cut_episodes_and_pace(run, tmp_path):
         InvalidValueError, match=r"frames_per_second=0 .* nearest valid value is 0.1"
     ):
         play_grid(run, (2, 1), frames_per_second=0)
+
+
+def test_the_grid_of_another_checkpoint_has_a_name_of_its_own(run):
+    best = kiloworlds.load(run.path, checkpoint="best")
+    paths = [play_grid(each, (1, 1), max_steps=2).path for each in (run, best)]
+    assert [path.name for path in paths] == [
+        "CartPole-v1-grid1x1-seed0.gif",
+        "CartPole-v1-checkpoint-best-grid1x1-seed0.gif",
+    ]
+    assert run.checkpoint == "newest"
+    other = play_grid(run, (1, 1), seed_index=1, max_steps=2)
+    assert other.path.name == "CartPole-v1-policy1-grid1x1-seed0.gif"
+
+
+def test_it_says_how_far_it_is(run, tmp_path):
+    said = []
+    play_grid(run, (2, 1), tmp_path / "a.gif", max_steps=45, on_progress=said.append)
+    assert said[0] == "playing"
+    assert "playing: step 20" in said
+    assert any(re.fullmatch(r"drawing: step 20 of \d+", words) for words in said)
+    assert said[-1] == "writing a.gif"
+
+
+def test_nothing_is_played_where_mp4_cannot_be_written(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    said = []
+    with pytest.raises(MissingDependencyError, match="MP4 needs PyAV"):
+        play_grid(run, (2, 1), tmp_path / "a.mp4", on_progress=said.append)
+    assert said == []
 
 
 @pytest.mark.parametrize(

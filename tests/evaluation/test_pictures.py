@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+import kiloworlds
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.envs.drawing import drawn_at
 from kiloworlds.evaluation.episode import Moment
 from kiloworlds.evaluation.pictures import (
     caption,
@@ -50,6 +52,23 @@ def test_pictures_are_shrunk_into_the_middle_of_a_cell_and_never_enlarged():
     small = fitted(picture[:20, :20], 60, 60)
     assert (small == 7).all(-1).sum() == 400
     assert (small[20:40, 20:40] == 7).all()
+
+
+def test_a_picture_of_the_cells_size_stays_as_it_is():
+    picture = np.arange(60 * 40 * 3, dtype=np.uint8).reshape(40, 60, 3)
+    np.testing.assert_array_equal(fitted(picture, 60, 40), picture)
+
+
+def test_a_picture_drawn_smaller_is_the_same_picture():
+    envs = kiloworlds.make("CartPole-v1", num_envs=1)
+    envs.reset(seed=0)
+    (large,) = envs.render()
+    with drawn_at(0.254):
+        (small,) = envs.render()
+    assert small.shape == (101, 152, 3)
+    assert envs.render()[0].shape == large.shape  # only meanwhile
+    difference = np.abs(fitted(large, 152, 101).astype(int) - small)
+    assert difference.mean() < 2
 
 
 def test_closed_cells_are_pale_and_say_how_it_ended():

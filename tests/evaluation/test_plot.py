@@ -3,10 +3,11 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from made_runs import make_run
 from PIL import Image
 
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.evaluation.plot import learning_curve, plot_run, run_title
+from kiloworlds.evaluation.plot import learning_curve, plot_run, plot_run_figure, run_title
 
 CONFIG = {"algorithm": "ppo", "env_id": "CartPole-v1", "num_seeds": 3, "seed": 4}
 
@@ -45,6 +46,65 @@ def test_draws_the_mean_over_seeds_that_have_episodes():
     assert label.get_text() == "solved at\n5"
     assert label.get_position()[0] > 0  # beside the panel, off the curve
     assert label.xy == (1, 5.0)
+
+
+def bands(axes):
+    """Lower and upper edge of each band, at each of its steps."""
+    ends = []
+    for band in axes.collections:
+        points = band.get_paths()[0].vertices
+        xs = np.unique(points[:, 0])
+        ends.append(
+            [
+                (points[points[:, 0] == x, 1].min(), points[:, 1][points[:, 0] == x].max())
+                for x in xs
+            ]
+        )
+    return ends
+
+
+def test_the_band_holds_what_was_seen_and_says_so():
+    returns = np.array([[0.0, 10, 500], [500, 500, 0]])
+    figure = learning_curve(np.array([1.0, 2]), np.array([1.0, 2]), returns, title="")
+    axes = figure.axes[0]
+    assert bands(axes) == [[(0, 500), (0, 500)]]
+    assert axes.get_title("left") == "mean and range of 3 seeds"
+    alone = learning_curve(np.array([1.0, 2]), np.array([1.0, 2]), returns[:, :1], title="")
+    assert alone.axes[0].get_title("left") == ""
+    assert bands(alone.axes[0]) == []
+
+
+def test_a_population_has_a_curve_for_each_entry(tmp_path):
+    run = make_run(
+        tmp_path / "run",
+        [[np.nan, np.nan, 3, 5], [1, 3, 30, 50], [2, 6, 40, 60]],
+        num_seeds=2,
+        population={"learning_rate": [0.001, 0.02]},
+    )
+    figure = plot_run_figure(run)
+    by_steps = figure.axes[0]
+    means = {line.get_label(): list(line.get_ydata()) for line in by_steps.lines}
+    assert means["learning_rate=0.001"] == [2, 4]  # which has no return in the first row
+    assert means["learning_rate=0.02"] == [4, 40, 50]
+    assert bands(by_steps) == [[(1, 3), (2, 6)], [(3, 5), (30, 50), (40, 60)]]
+    shown = [text.get_text() for text in by_steps.get_legend().get_texts()]
+    assert shown == ["learning_rate=0.001", "learning_rate=0.02"]
+    assert by_steps.get_title("left") == "mean and range of 2 seeds each"
+    assert figure.get_suptitle() == "PPO on CartPole-v1, 2 values of learning_rate x 2 seeds"
+
+
+def test_many_curves_have_their_names_below():
+    returns = np.arange(12.0).reshape(2, 6)
+    figure = learning_curve(
+        np.array([1.0, 2]),
+        np.array([1.0, 2]),
+        returns,
+        title="",
+        groups={f"gamma={index}": [index] for index in range(6)},
+    )
+    assert figure.axes[0].get_legend() is None
+    assert len(figure.legends[0].get_texts()) == 6
+    assert figure.axes[0].get_title("left") == "one seed each"
 
 
 def test_clock_starts_when_compilation_is_done():
@@ -117,6 +177,10 @@ def test_of_several_agents_each_kind_is_drawn_and_what_was_won(tmp_path):
 def test_titles():
     assert run_title(CONFIG) == "PPO on CartPole-v1, 3 seeds"
     assert run_title(CONFIG | {"num_seeds": 1}) == "PPO on CartPole-v1, seed 4"
+    several = CONFIG | {"population": {"gamma": [0.5, 0.9], "learning_rate": [0.1, 0.2]}}
+    assert run_title(several) == (
+        "PPO on CartPole-v1, 2 values of gamma with learning_rate x 3 seeds"
+    )
 
 
 def test_nothing_to_draw(tmp_path):

@@ -1,9 +1,13 @@
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.evaluation.video import Film, write_video
+from kiloworlds.core.errors import InvalidValueError, MissingDependencyError
+from kiloworlds.evaluation.video import Film, video_path, write_video
 
 
 def frames(count, height=30, width=40):
@@ -39,6 +43,25 @@ def test_mp4_keeps_frames_and_pace(tmp_path, size):
         assert container.streams.video[0].average_rate == 25
     assert len(pictures) == 6
     assert pictures[0].shape == (30, 40, 3)
+
+
+def test_mp4_without_its_package_asks_for_no_frame(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+
+    def never():
+        pytest.fail("a frame was made for nothing")
+        yield
+
+    with pytest.raises(MissingDependencyError, match="MP4 needs PyAV"):
+        write_video(never(), tmp_path / "a.mp4", 30)
+
+
+def test_the_default_path_says_what_is_shown():
+    run = SimpleNamespace(path=Path("run"), config={"env_id": "ALE/Pong-v5"}, checkpoint="newest")
+    assert video_path(run, seed=3) == Path("run/videos/ALE-Pong-v5-seed3.gif")
+    run.checkpoint = 512
+    path = video_path(run, "grid2x1", seed=0, seed_index=4, format="mp4")
+    assert path.name == "ALE-Pong-v5-policy4-checkpoint-512-grid2x1-seed0.mp4"
 
 
 def test_bad_videos(tmp_path):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from made_runs import make_run
 
 import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError
@@ -86,6 +87,38 @@ def test_members_are_settings_and_seeds():
     assert config.member(4) == ({"gamma": 0.9}, 8)
     assert TrainConfig.from_dict(config.as_dict()) == config
     assert build_config("ppo", "CartPole-v1", {"num_seeds": 3}).member(2) == ({}, 2)
+
+
+def test_members_have_names():
+    population = {"learning_rate": [1e-3, 0.02], "gamma": [0.5, 1]}
+    config = build_config(
+        "ppo", "CartPole-v1", {"population": population, "num_seeds": 2, "seed": 7}
+    )
+    assert config.entry_names == ("learning_rate=0.001, gamma=0.5", "learning_rate=0.02, gamma=1")
+    assert config.member_names[1:3] == (
+        "learning_rate=0.001, gamma=0.5, seed 8",
+        "learning_rate=0.02, gamma=1, seed 7",
+    )
+    assert config.members_in_words == "2 x 2 trainings"
+    assert config.varied == {"learning_rate": [1e-3, 1e-3, 0.02, 0.02], "gamma": [0.5, 0.5, 1, 1]}
+    seeds = build_config("ppo", "CartPole-v1", {"num_seeds": 2, "seed": 7})
+    assert (seeds.entry_names, seeds.member_names) == ((), ("seed 7", "seed 8"))
+    assert (seeds.members_in_words, seeds.varied) == ("2 seeds", {})
+    assert build_config("ppo", "CartPole-v1", {}).members_in_words == "1 seed"
+
+
+def test_data_frames_tell_members_apart(tmp_path):
+    run = make_run(
+        tmp_path / "run",
+        [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]],
+        num_seeds=2,
+        population={"learning_rate": [1e-3, 0.02]},
+    )
+    frame = run.metrics.to_pandas()
+    assert list(frame.columns[:4]) == ["step", "seconds", "seed", "learning_rate"]
+    means = frame.groupby("learning_rate")["rollout/ep_rew_mean"].mean()
+    assert means.to_dict() == {0.001: 3.5, 0.02: 5.5}
+    assert run.metrics.to_polars()["learning_rate"].to_list() == [1e-3, 1e-3, 0.02, 0.02] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """What `kiloworlds train` shows: a live panel in a terminal, plain lines elsewhere."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +28,9 @@ _LOSSES = {
 }
 _REFRESHES_PER_SECOND = 5  # more would take time from training on few cores
 
+_LINE_SECONDS = 5.0
+"""Between two lines on how far something is, where they cannot be redrawn."""
+
 Row = dict[str, Any]
 
 
@@ -47,6 +51,32 @@ def make_display(
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveDisplay(console, title, total_steps, threshold)
     return LineDisplay(console, title, total_steps)
+
+
+@contextlib.contextmanager
+def progress_line(
+    console: Console, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[str], None]]:
+    """What shows in a few words how far something is: in place in a terminal that can redraw, elsewhere
+    as a line every 5 s.
+
+    Args:
+        console: where the line goes.
+        clock: seconds since some moment; replaced in tests.
+    """
+    if console.is_terminal and not console.is_dumb_terminal:
+        with console.status("") as status:
+            yield lambda words: status.update(Text(words, "dim"))
+        return
+    printed_at = -math.inf
+
+    def say(words: str) -> None:
+        nonlocal printed_at
+        if clock() - printed_at >= _LINE_SECONDS:
+            printed_at = clock()
+            console.print(Text(words, "dim"), soft_wrap=True)
+
+    yield say
 
 
 def mean_and_spread(values: Any) -> tuple[float, float] | None:
@@ -206,7 +236,7 @@ class LiveDisplay:
         text = Text(_rate(row))
         seeds = len(_as_list(row.get("rollout/ep_rew_mean")))
         if seeds > 1:
-            text.append(f" over {seeds} seeds", "dim")
+            text.append(f" over {seeds} trainings", "dim")
         length = mean_and_spread(row.get("rollout/ep_len_mean"))
         if length is not None:
             text.append("  episode length ", "dim").append(f"{length[0]:,.0f}")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.text import Text
@@ -12,6 +12,10 @@ from kiloworlds.core import devices
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.words import number
 from kiloworlds.evaluation.task import reward_threshold
+from kiloworlds.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from kiloworlds.evaluation.evaluate import RunEvaluation
 
 DESCRIPTION = """\
 Plays whole episodes with a trained agent and tells their mean return with its 95% bootstrap
@@ -58,6 +62,7 @@ def run(arguments: list[str]) -> int:
         env_kwargs=env_kwargs,
     )
     interval = None if result.returns.size == 1 else result.interval
+    config = TrainConfig.from_dict(trained.config)
     threshold = reward_threshold(trained.config["env_id"])
     if chosen.json:
         options.print_json(
@@ -72,6 +77,7 @@ def run(arguments: list[str]) -> int:
                 "cut": result.cut,
                 "mean_length": float(result.lengths.mean()),
                 "seed_returns": result.returns.mean(axis=1),
+                "policies": [config.member_names[index] for index in result.seed_indices],
                 "agent_returns": result.agent_returns,
                 "win_rate": result.win_rate,
                 "reward_threshold": threshold,
@@ -83,12 +89,12 @@ def run(arguments: list[str]) -> int:
     if interval is not None:
         low, high = interval
         line.append(f"  95% interval {number(low)} to {number(high)}", "not bold")
-    over = _episodes(chosen.episodes) + (f" of each of {seeds} seeds" if seeds > 1 else "")
+    over = _episodes(chosen.episodes)
+    over += f" of each of {config.members_in_words}" if seeds > 1 else ""
     line.append(f"  over {over}", "not bold dim")
     console.print(line, soft_wrap=True)
-    if seeds > 1:
-        each = "  ".join(number(value) for value in result.returns.mean(axis=1))
-        console.print(Text(f"by seed {each}", "dim"), soft_wrap=True)
+    for words in _by_seed(config, result) if seeds > 1 else _one_of_several(config, result):
+        console.print(Text(words, "dim"), soft_wrap=True)
     if result.win_rate is not None:
         console.print(Text(f"won {result.win_rate:.1%} of them"))
     if result.agent_returns:
@@ -97,7 +103,9 @@ def run(arguments: list[str]) -> int:
     if result.cut:
         words = "never ended; what was earned up to the cut counts"
         console.print(Text(f"{_episodes(result.cut)} {words}", "yellow"), soft_wrap=True)
-    if threshold is not None:
+    if threshold is not None and not (
+        seeds > 1 and config.population
+    ):  # of one setting, not of many
         solved = result.mean_return >= threshold
         verdict = (
             f"✓ solved: {threshold:g} is enough"
@@ -110,6 +118,26 @@ def run(arguments: list[str]) -> int:
         Text("next  ", "dim").append(f"kiloworlds play {words}", "not dim"), soft_wrap=True
     )
     return 0
+
+
+def _by_seed(config: TrainConfig, result: "RunEvaluation") -> list[str]:
+    """The mean of each seed in a line; of a population a line for each entry, with its mean before."""
+    means = result.returns.mean(axis=1)
+    if not config.population:
+        return [f"by seed {'  '.join(map(number, means))}"]
+    entries = means.reshape(-1, config.num_seeds)
+    width = max(map(len, config.entry_names))
+    return [
+        f"{name:<{width}}  {number(seeds.mean())}"
+        + (f"  by seed {'  '.join(map(number, seeds))}" if len(seeds) > 1 else "")
+        for name, seeds in zip(config.entry_names, entries, strict=True)
+    ]
+
+
+def _one_of_several(config: TrainConfig, result: "RunEvaluation") -> list[str]:
+    """Whose policy played, where there are others."""
+    (index,) = result.seed_indices
+    return [f"of {config.member_names[index]}"] if config.num_members > 1 else []
 
 
 def _episodes(count: int) -> str:

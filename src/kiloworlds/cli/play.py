@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from kiloworlds.cli import options
+from kiloworlds.cli.display import progress_line
 from kiloworlds.core import devices
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.words import number
@@ -26,7 +27,8 @@ from kiloworlds.evaluation.episode import (
 )
 from kiloworlds.evaluation.grid import GridVideo, grid_of, play_grid
 from kiloworlds.evaluation.pictures import captioned, picture_as_text
-from kiloworlds.evaluation.video import FORMATS, file_name, write_video
+from kiloworlds.evaluation.video import FORMATS, video_path, write_video
+from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.run import Run
 
 DESCRIPTION = """\
@@ -110,37 +112,39 @@ def _play_one(trained: Run, chosen: Options, console: Console) -> int:
                 for last in itertools.chain([first], moments):
                     yield captioned(last)
 
-            path = chosen.output or _video_path(trained, chosen)
+            path = chosen.output or _default_path(trained, chosen)
             write_video(frames(), path, rate)
     if chosen.json:
         result = {"env_id": env_id, "episode_return": last.episode_return, "steps": last.step}
-        options.print_json({"path": trained.path, "video": path, **result, "seed": chosen.seed})
+        result |= {"seed": chosen.seed, "policy": _policy_name(trained, chosen)}
+        options.print_json({"path": trained.path, "video": path, **result})
     line = Text(f"return {number(last.episode_return)}", style="bold")
     line.append(f"  {last.step:,} steps", "not bold")
     console.print(line)
+    _tell_policy(trained, chosen, console)
     _tell_video(path, console)
     return 0
 
 
 def _play_many(trained: Run, chosen: Options, console: Console) -> int:
     assert chosen.grid is not None
-    with console.status("playing and drawing ..."):
+    with progress_line(Console(stderr=True, highlight=False)) as say:
         video = play_grid(
             trained,
             chosen.grid,
-            chosen.output or _video_path(trained, chosen),
+            chosen.output or _default_path(trained, chosen),
             seed=chosen.seed,
             seed_index=chosen.seed_index,
             deterministic=not chosen.stochastic,
             max_steps=chosen.max_steps,
             frames_per_second=chosen.fps,
+            on_progress=say,
         )
     if chosen.json:
-        options.print_json(_grid_as_json(trained, video))
-    mean = Text(f"mean return {number(video.mean_return)}", style="bold")
-    low, high = number(video.returns.min()), number(video.returns.max())
-    mean.append(f"  {low} to {high}  over {len(video.seeds)} episodes", "not bold")
-    console.print(mean)
+        policy = _policy_name(trained, chosen)
+        options.print_json({**_grid_as_json(trained, video), "policy": policy})
+    console.print(_mean_in_words(video), soft_wrap=True)
+    _tell_policy(trained, chosen, console)
     cut = int((~video.ended).sum())
     if cut:
         words = f"{cut} never ended; what was earned up to --max-steps {chosen.max_steps:,} counts"
@@ -151,6 +155,31 @@ def _play_many(trained: Run, chosen: Options, console: Console) -> int:
         words = f"{size / 1e6:.0f} MB; with --format mp4 (needs the extra video) it is far smaller"
         console.print(Text(words, "dim"), soft_wrap=True)
     return 0
+
+
+def _mean_in_words(video: GridVideo) -> Text:
+    """Such as "mean return 250.6 over 64 episodes, worst 199.0, best 310.0"."""
+    count = len(video.seeds)
+    words = f" over {count} episode{'' if count == 1 else 's'}"
+    if count > 1:
+        worst, best = number(video.returns.min()), number(video.returns.max())
+        words += f", worst {worst}, best {best}"
+    return Text(f"mean return {number(video.mean_return)}", style="bold").append(words, "not bold")
+
+
+def _policy_name(trained: Run, chosen: Options) -> str:
+    return TrainConfig.from_dict(trained.config).member_names[chosen.seed_index]
+
+
+def _tell_policy(trained: Run, chosen: Options, console: Console) -> None:
+    """Of a run of several seeds, whose policy was seen and how to see another's."""
+    config = TrainConfig.from_dict(trained.config)
+    if config.num_members > 1:
+        words = (
+            f"{_policy_name(trained, chosen)} played, one of {config.members_in_words}; choose with "
+            f"--seed-index 0 to {config.num_members - 1}"
+        )
+        console.print(Text(words, "dim"), soft_wrap=True)
 
 
 def _grid_as_json(trained: Run, video: GridVideo) -> dict[str, Any]:
@@ -175,12 +204,11 @@ def _tell_video(path: Path | None, console: Console) -> None:
         console.print(Text("video ", "dim").append(str(path), "not dim"), soft_wrap=True)
 
 
-def _video_path(trained: Run, chosen: Options) -> Path:
-    parts = [file_name(trained.config["env_id"])]
-    parts += [f"policy{chosen.seed_index}"] if chosen.seed_index else []
-    parts += [f"checkpoint-{chosen.checkpoint}"] if chosen.checkpoint != "newest" else []
-    parts += [f"grid{grid_of(chosen.grid)}"] if chosen.grid is not None else []
-    return trained.path / "videos" / f"{'-'.join([*parts, f'seed{chosen.seed}'])}.{chosen.format}"
+def _default_path(trained: Run, chosen: Options) -> Path:
+    what = "" if chosen.grid is None else f"grid{grid_of(chosen.grid)}"
+    return video_path(
+        trained, what, seed=chosen.seed, seed_index=chosen.seed_index, format=chosen.format
+    )
 
 
 def _show(console: Console, first: list[Moment], rest: Iterable[Moment], rate: float) -> Moment:

@@ -134,9 +134,9 @@ def _train(asked: training_flags.Asked[Options]) -> int:
     console = options.console(chosen.json)
     settings, tuned = autotuning.autotuned(asked, console)
     config = build_config(algorithm, env_id, settings)
-    seeds = config.num_seeds
     total_steps = config.num_updates * config.steps_per_update
-    title = f"{algorithm} · {env_id}" + (f" · {seeds} seeds" if seeds > 1 else "")
+    several = config.num_members > 1
+    title = f"{algorithm} · {env_id}" + (f" · {config.members_in_words}" if several else "")
     last: dict[str, Any] = {}
     display = make_display(console, title, total_steps, reward_threshold(env_id))
 
@@ -177,7 +177,8 @@ def _train(asked: training_flags.Asked[Options]) -> int:
                 "path": result.path,
                 "algorithm": algorithm,
                 "env_id": env_id,
-                "num_seeds": seeds,
+                "num_seeds": config.num_seeds,
+                "policies": config.member_names,
                 "steps": result.steps,
                 "seconds": last.get("seconds", 0.0),
                 "final_return": None if final is None else final[0],
@@ -193,7 +194,8 @@ def _train(asked: training_flags.Asked[Options]) -> int:
     if result.interrupted and chosen.resume and not last:
         console.print(Text("Interrupted before it went on: the run is as it was.", "yellow"))
     else:
-        _say_what_next(console, result, words, spread_text(final, seeds) + told, seeds, curve)
+        final_words = spread_text(final, config.num_members) + told
+        _say_what_next(console, result, words, final_words, config, curve)
     return _SIGNALLED + (result.signal or signal.SIGINT) if result.interrupted else 0
 
 
@@ -208,13 +210,14 @@ def _plot(result: Any, console: Console) -> Path | None:
 
 
 def _say_what_next(
-    console: Console, result: Any, words: str, final: str, seeds: int, curve: Path | None
+    console: Console, result: Any, words: str, final: str, config: TrainConfig, curve: Path | None
 ) -> None:
     from kiloworlds.training.algorithms import AGENTS
 
-    several = result.config["algorithm"] in AGENTS
+    meet = config.num_seeds > 1 and config.algorithm in AGENTS
     path = shlex.quote(str(result.path))
-    spread = f", mean and deviation over {seeds} seeds" if seeds > 1 else ""
+    over = f", mean and deviation over {config.members_in_words}"
+    spread = over if config.num_members > 1 else ""
     if result.interrupted and not result.steps:
         console.print(Text("Interrupted before anything was learnt.", "yellow"))
         return
@@ -231,7 +234,7 @@ def _say_what_next(
         ("learning curve", curve),
         ("next", f"kiloworlds eval {words}"),
         ("", f"kiloworlds play {words}"),
-        ("", f"kiloworlds crossplay {words}" if seeds > 1 and several else None),
+        ("", f"kiloworlds crossplay {words}" if meet else None),
     ):
         if value is not None:
             console.print(Text(f"{name:<16}", "dim").append(str(value), "not dim"), soft_wrap=True)

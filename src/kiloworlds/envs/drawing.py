@@ -12,27 +12,27 @@ Point = tuple[float, float]
 Align = Literal["left", "center", "right"]
 
 _SMOOTH = 3  # drawn so many times larger and shrunk, which smooths edges
-_enlargement = ContextVar("enlargement", default=_SMOOTH)
+_size = ContextVar("size", default=1.0)
 
 
 @contextlib.contextmanager
-def unsmoothed() -> Iterator[None]:
-    """Pictures drawn meanwhile have rough edges and take a fraction of the time.
+def drawn_at(size: float) -> Iterator[None]:
+    """Pictures drawn meanwhile are `size` times as wide and as high, rounded down.
 
-    For those that are shrunk to a third or less anyway, which smooths them as well.
+    For those that would be shrunk anyway: fewer pixels take less time.
     """
-    before = _enlargement.set(1)
+    before = _size.set(size)
     try:
         yield
     finally:
-        _enlargement.reset(before)
+        _size.reset(before)
 
 
 class Canvas:
     """Draws in the environment's own units; y grows upwards.
 
     Args:
-        width, height: size of the picture in pixels.
+        width, height: size of the picture in pixels, unless it is `drawn_at` another.
         x_range: the world's x at the left and the right edge.
         y_origin: where y = 0 lies, as a fraction of the height from the bottom.
         background: a colour such as "#f8fafc".
@@ -48,11 +48,13 @@ class Canvas:
     ):
         from PIL import Image, ImageDraw
 
-        self._scale = _enlargement.get()
+        size = _size.get()
+        self._scale = _SMOOTH * size
         self._unit = self._scale * width / (x_range[1] - x_range[0])  # pixels per world unit
         self._left = x_range[0]
         self._zero = self._scale * height * (1 - y_origin)
-        self._image = Image.new("RGB", (width * self._scale, height * self._scale), background)
+        pixels = [_SMOOTH * max(1, int(size * length)) for length in (width, height)]
+        self._image = Image.new("RGB", (pixels[0], pixels[1]), background)
         self._draw = ImageDraw.Draw(self._image)
 
     def _pixel(self, point: Point) -> Point:
@@ -86,13 +88,13 @@ class Canvas:
         self, point: Point, text: str, color: str, size: int = 16, align: Align = "center"
     ) -> None:
         """Text `size` pixels high whose centre, left or right end lies at a point."""
-        font = _font(size * self._scale)
+        font = _font(max(1, round(size * self._scale)))
         anchor = {"left": "lm", "center": "mm", "right": "rm"}[align]
         self._draw.text(self._pixel(point), text, fill=color, font=font, anchor=anchor)
 
     def pixels(self) -> np.ndarray:
         """The picture as uint8 RGB `[height, width, 3]`."""
-        return np.asarray(self._image.reduce(self._scale))
+        return np.asarray(self._image.reduce(_SMOOTH))
 
 
 @functools.cache

@@ -2,8 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from kiloworlds.core.checks import require_count, require_number
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.envs.drawing import unsmoothed
+from kiloworlds.envs.drawing import drawn_at
 from kiloworlds.evaluation.episode import (
     Frame,
     Instant,
@@ -25,7 +24,7 @@ from kiloworlds.evaluation.episode import (
     watchable_envs,
 )
 from kiloworlds.evaluation.pictures import caption, caption_height, closed, fitted
-from kiloworlds.evaluation.video import file_name, write_video
+from kiloworlds.evaluation.video import check_can_write, video_path, write_video
 from kiloworlds.vector.base import VectorEnv, expand_seeds
 
 if TYPE_CHECKING:
@@ -37,8 +36,9 @@ _GAP = 6
 _ROOM_FOR_NAME = 360
 _WALL = (148, 163, 184)
 _MOST_FRAMES = 600
+_PROGRESS_STEPS = 20
+"""Steps between two words on how far it is."""
 _MOST_FRAMES_PER_SECOND = 25.0
-_ROUGH_IS_ENOUGH = 0.4  # the scale below which pictures need not be drawn smooth
 
 
 class Grid(NamedTuple):
@@ -111,6 +111,7 @@ def play_grid(
     deterministic: bool = True,
     max_steps: int = 5_000,
     frames_per_second: float | None = None,
+    on_progress: Callable[[str], None] | None = None,
 ) -> GridVideo:
     """Plays an episode in each cell of a grid, all at once, and writes one video of them.
 
@@ -120,15 +121,18 @@ def play_grid(
     Args:
         run: of a training.
         grid: columns and rows, such as (8, 8) or "8x8".
-        path: ends in .gif or .mp4; by default a GIF in the videos folder of the run.
+        path: ends in .gif or .mp4; by default a GIF in the videos folder of the run, whose name says
+            whose policy plays.
         seed: of the environment in the upper left; the others have the seeds that follow, row by row.
         seed_index: whose policy plays, for a run of several seeds.
         deterministic: the most likely actions; otherwise drawn from the policy.
         max_steps: cuts episodes that do not end.
         frames_per_second: environment steps shown a second; what the environment asks for if not given.
+        on_progress: hears in a few words how far it is, such as "drawing: step 40 of 500".
 
     Raises:
         InvalidValueError: a grid that is none, or an environment without pictures.
+        MissingDependencyError: MP4 without PyAV.
 
     Example:
         >>> from kiloworlds.evaluation.grid import play_grid
@@ -141,7 +145,9 @@ def play_grid(
     if frames_per_second is not None:
         require_number("frames_per_second", frames_per_second, 0.1, 1000)
     env_id = run.config["env_id"]
-    path = path or run.path / "videos" / f"{file_name(env_id)}-grid{grid}-seed{seed}.gif"
+    path = path or video_path(run, f"grid{grid}", seed=seed, seed_index=seed_index)
+    check_can_write(path)
+    say = on_progress or _ignore
     policy = run.policy.select_seed(seed_index)
     with watchable_envs(run, grid.columns * grid.rows, "next_step") as envs:
         seeds = expand_seeds(seed, envs.num_envs)
@@ -151,8 +157,9 @@ def play_grid(
             act = acting(policy, deterministic)
             return play_together(envs, act, seed=seeds, max_steps=max_steps)
 
-        *_, last = play()
-        steps_per_frame, rate = _tempo(last.step, frames_per_second or pace(envs, env_id))
+        last = _last(play(), say)
+        steps = last.step
+        steps_per_frame, rate = _tempo(steps, frames_per_second or pace(envs, env_id))
 
         def frames() -> Iterator[Frame]:
             nonlocal last  # what is told is what is seen
@@ -161,13 +168,30 @@ def play_grid(
                 is_last = last.step == max_steps or not last.goes_on.any()
                 is_shown = is_last or last.step % steps_per_frame == 0
                 wall.update(envs, last, is_shown)
+                if last.step % _PROGRESS_STEPS == 0:
+                    say(f"drawing: step {last.step:,} of {steps:,}")
                 if is_shown:
                     yield wall.frame(last, is_last)
+            say(f"writing {path.name}")
 
         write_video(frames(), path, rate)
     return GridVideo(
         path, grid, tuple(seeds), last.returns, last.lengths, ~last.goes_on, rate, steps_per_frame
     )
+
+
+def _ignore(words: str) -> None:
+    """Where nobody listens."""
+
+
+def _last(instants: Iterator[Instant], say: Callable[[str], None]) -> Instant:
+    """Plays to the end."""
+    say("playing")
+    last = next(instants)
+    for last in instants:
+        if last.step % _PROGRESS_STEPS == 0:
+            say(f"playing: step {last.step:,}")
+    return last
 
 
 def _tempo(steps: int, steps_per_second: float) -> tuple[int, float]:
@@ -192,9 +216,8 @@ class _Wall:
             (_WIDTH - _GAP) / grid.columns - _GAP,
             (_HEIGHT - caption_height(_WIDTH) - _GAP) / grid.rows - _GAP,
         )
-        scale = min(1.0, room[0] / width, room[1] / height)
-        self._cell = max(1, int(scale * width)), max(1, int(scale * height))
-        self._is_rough = scale <= _ROUGH_IS_ENOUGH
+        self._scale = min(1.0, room[0] / width, room[1] / height)
+        self._cell = max(1, int(self._scale * width)), max(1, int(self._scale * height))
         self._columns = grid.columns
         total = (
             _GAP + grid.rows * (self._cell[1] + _GAP),
@@ -207,7 +230,7 @@ class _Wall:
         changed = np.flatnonzero(instant.ends | (instant.goes_on & is_shown)).tolist()
         if not changed:
             return
-        with unsmoothed() if self._is_rough else nullcontext():
+        with drawn_at(self._scale):
             pictures = envs.render(changed)
         assert pictures is not None  # the first one was there
         for index, picture in zip(changed, pictures, strict=True):

@@ -20,7 +20,7 @@ from kiloworlds.evaluation.episode import (
     watchable_envs,
 )
 from kiloworlds.evaluation.pictures import captioned
-from kiloworlds.evaluation.video import FORMATS, Film, file_name, write_video
+from kiloworlds.evaluation.video import FORMATS, Film, check_can_write, video_path, write_video
 from kiloworlds.vector.base import VectorEnv, expand_seeds
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def episodes_by_return(
     Raises:
         InvalidValueError: an environment without pictures, or another format.
         UnknownNameError: a pick that is none.
+        MissingDependencyError: MP4 without PyAV.
         NotRepeatableError: an episode came out differently when it was played again.
     """
     episodes, max_steps = require_count("episodes", episodes), require_count("max_steps", max_steps)
@@ -96,7 +97,8 @@ def episodes_by_return(
             raise unknown_name("pick", str(pick), get_args(Pick), "its type, Pick")
     if f".{format}" not in FORMATS:
         raise InvalidValueError(f"format={format!r} must be 'gif' or 'mp4'.")
-    env_id, folder = run.config["env_id"], folder or run.path / "videos"
+    check_can_write(Path(f"video.{format}"))
+    env_id = run.config["env_id"]
     policy = run.policy.select_seed(seed_index)
     with watchable_envs(run, episodes, "next_step") as envs:
         seeds = expand_seeds(seed, episodes)
@@ -112,11 +114,11 @@ def episodes_by_return(
         rate = pace(envs, env_id)
     videos = []
     for pick, index in chosen.items():
-        whose = f"-policy{seed_index}" if seed_index else ""
-        name = f"{file_name(env_id)}{whose}-{pick}-seed{seeds[index]}.{format}"
-        write_video(films[index], folder / name, rate)
+        path = video_path(run, pick, seed=seeds[index], seed_index=seed_index, format=format)
+        path = path if folder is None else folder / path.name
+        write_video(films[index], path, rate)
         told = float(last.returns[index]), int(last.lengths[index]), not last.goes_on[index]
-        videos.append(PickedEpisode(pick, seeds[index], *told, folder / name))
+        videos.append(PickedEpisode(pick, seeds[index], *told, path))
     return tuple(videos)
 
 

@@ -50,6 +50,8 @@ def fitted(picture: Frame, width: int, height: int) -> Frame:
     """A picture shrunk, where it is larger, to fit into a cell, in whose middle it lies."""
     from PIL import Image
 
+    if picture.shape[:2] == (height, width):
+        return picture
     factor = min(1.0, width / picture.shape[1], height / picture.shape[0])
     size = [max(1, round(factor * length)) for length in picture.shape[1::-1]]
     small = Image.fromarray(picture)

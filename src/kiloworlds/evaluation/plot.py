@@ -1,7 +1,6 @@
 """The learning curve of a run as a picture."""
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,21 +13,23 @@ from matplotlib.ticker import EngFormatter, PercentFormatter
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.axes import (
     INK,
-    PALETTE,
     draw_goal,
     dress,
     figure_of,
     headline,
     limits_without_the_start,
+    look,
     name_goal,
 )
 from kiloworlds.evaluation.clock import without_compilation
 from kiloworlds.evaluation.task import reward_threshold
+from kiloworlds.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from kiloworlds.training.run import Run
 
 _KIND = "rollout/ep_rew_mean/"
+_FEW_CURVES = 4  # so few find room for their names in the panel
 _FEW_ROWS = 10  # so few are marked, as the line alone hides where they are
 
 
@@ -41,12 +42,13 @@ def learning_curve(
     threshold: float | None = None,
     kinds: Mapping[str, Float[np.ndarray, "rows seeds"]] | None = None,
     won: Float[np.ndarray, "rows seeds"] | None = None,
+    groups: Mapping[str, Sequence[int]] | None = None,
 ) -> Figure:
     """Draws mean return against environment steps and against seconds.
 
-    The band is one standard deviation over seeds to either side; thin lines are single seeds. Where
-    the first returns are so bad that they would squeeze the rest, the axis begins above them and a
-    note says where the curve does. Seconds begin after compilation; a single row has none.
+    The band goes from the lowest to the highest seed; thin lines are single seeds. Where the first
+    returns are so bad that they would squeeze the rest, the axis begins above them and a note says where
+    the curve does. Seconds begin after compilation; a single row has none.
 
     Args:
         steps: environment steps of one seed.
@@ -56,6 +58,7 @@ def learning_curve(
         threshold: drawn as a dashed line: the return at which the task counts as solved.
         kinds: of agents of several kinds the returns of each, drawn instead of their mean.
         won: shares of episodes that were won, drawn below.
+        groups: of seeds that do not belong together, which ones do, by name: each group has a curve.
 
     Raises:
         InvalidValueError: there is no return to draw.
@@ -67,7 +70,8 @@ def learning_curve(
         )
     clock = without_compilation(steps, seconds)
     steps = steps[seen]
-    curves = {name: each[seen] for name, each in (kinds or {"": returns}).items()}
+    kinds = {name: each[seen] for name, each in (kinds or {"": returns}).items()}
+    curves = _by_group(kinds, groups)
     has_clock = clock is not None and len(steps) > 1
     rows = 1 if won is None else 2
     figure = figure_of(9, 4.2 if won is None else 6.2)
@@ -84,7 +88,7 @@ def learning_curve(
     for column, x in enumerate((steps, clock[seen]) if has_clock else (steps,)):  # type: ignore[index]
         _draw(panels[0, column], x, curves, threshold)
         if won is not None:
-            _draw(panels[1, column], x, {"": won[seen]})
+            _draw(panels[1, column], x, _by_group({"": won[seen]}, groups))
     below = panels[-1]
     below[0].xaxis.set_major_formatter(EngFormatter(sep=""))
     below[0].set_xlabel("environment steps per seed" if returns.shape[1] > 1 else "steps")
@@ -95,8 +99,10 @@ def learning_curve(
         below[0].set_ylabel("episodes won")
         below[0].set_ylim(-0.02, 1.02)
         below[0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    if kinds:
-        by_steps.legend(frameon=False, fontsize=9, labelcolor=INK)
+    if len(curves) > 1:
+        _name_curves(figure, by_steps, len(curves))
+    if returns.shape[1] > 1:
+        _say_what_is_drawn(by_steps, next(iter(curves.values())).shape[1], len(curves) > 1)
     drawn = np.concatenate(list(curves.values()), axis=1)
     if len(steps) == 1:
         _note(by_steps, 0.7, "one row of metrics only: train for more steps to see a curve")
@@ -108,6 +114,42 @@ def learning_curve(
         name_goal(last, threshold)
     headline(figure, title)
     return figure
+
+
+def _by_group(
+    curves: Mapping[str, Float[np.ndarray, "rows seeds"]],
+    groups: Mapping[str, Sequence[int]] | None,
+) -> dict[str, Float[np.ndarray, "rows members"]]:
+    """Each curve, or one for each of the groups of its seeds."""
+    if not groups:
+        return dict(curves)
+    return {
+        ", ".join(filter(None, (group, name))): values[:, list(members)]
+        for group, members in groups.items()
+        for name, values in curves.items()
+    }
+
+
+def _name_curves(figure: Figure, axes: Axes, count: int) -> None:
+    """A legend, below everything where it would fill the panel."""
+    if count <= _FEW_CURVES:
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    else:
+        figure.legend(
+            *axes.get_legend_handles_labels(),
+            loc="outside lower left",
+            ncols=3,
+            frameon=False,
+            fontsize=8,
+            labelcolor=INK,
+        )
+
+
+def _say_what_is_drawn(axes: Axes, seeds: int, has_several: bool) -> None:
+    """What the lines and bands are, above the panel."""
+    each = " each" if has_several else ""
+    words = f"mean and range of {seeds} seeds{each}" if seeds > 1 else "one seed each"
+    axes.set_title(words, loc="left", color=INK, fontsize=9)
 
 
 def _note(axes: Axes, right: float, text: str) -> None:
@@ -127,13 +169,24 @@ def _draw(
 ) -> None:
     if threshold is not None:
         draw_goal(axes, threshold)
-    for (name, values), color in zip(curves.items(), itertools.cycle(PALETTE), strict=False):
-        mean, spread = np.nanmean(values, axis=1), np.nanstd(values, axis=1)
+    for number, (name, values) in enumerate(curves.items()):
+        color, dashes, _ = look(number)
+        known = np.isfinite(values).any(axis=1)
+        steps, values = x[known], values[known]
         if values.shape[1] > 1:
-            axes.plot(x, values, color=color, linewidth=0.6, alpha=0.25)
-            axes.fill_between(x, mean - spread, mean + spread, color=color, alpha=0.15, linewidth=0)
-        marker = "o" if len(x) <= _FEW_ROWS else None
-        axes.plot(x, mean, color=color, linewidth=2, marker=marker, markersize=4, label=name)
+            ends = np.nanmin(values, axis=1), np.nanmax(values, axis=1)
+            axes.plot(steps, values, color=color, linewidth=0.6, alpha=0.25)
+            axes.fill_between(steps, *ends, color=color, alpha=0.15, linewidth=0)
+        axes.plot(
+            steps,
+            np.nanmean(values, axis=1),
+            color=color,
+            linestyle=dashes,
+            linewidth=2,
+            marker="o" if len(x) <= _FEW_ROWS else None,
+            markersize=4,
+            label=name,
+        )
     axes.set_xlim(left=0)
     dress(axes)
 
@@ -166,6 +219,11 @@ def plot_run_figure(run: "Run") -> Figure:
     def by_seed(name: str) -> np.ndarray:
         return np.asarray(metrics[name], float).reshape(rows, -1)
 
+    names = TrainConfig.from_dict(run.config).entry_names
+    size = run.config["num_seeds"]
+    groups: dict[str, list[int]] = {}
+    for entry, name in enumerate(names):  # equal entries are one
+        groups.setdefault(name, []).extend(range(entry * size, (entry + 1) * size))
     return learning_curve(
         np.asarray(metrics["step"], float),
         np.asarray(metrics["seconds"], float),
@@ -174,13 +232,16 @@ def plot_run_figure(run: "Run") -> Figure:
         threshold=reward_threshold(run.config["env_id"]),
         kinds={name.removeprefix(_KIND): by_seed(name) for name in metrics if _KIND in name},
         won=by_seed("rollout/win_rate") if "rollout/win_rate" in metrics else None,
+        groups=groups,
     )
 
 
 def run_title(config: dict[str, Any]) -> str:
-    """Such as "PPO on CartPole-v1, 8 seeds"."""
+    """Such as "PPO on CartPole-v1, 8 seeds"; of a population "..., 3 values of gamma x 4 seeds"."""
     seeds = config.get("num_seeds", 1)
-    suffix = f"{seeds} seeds" if seeds > 1 else f"seed {config.get('seed', 0)}"
-    for name, values in config.get("population", {}).items():
-        suffix += f", {len(values)} values of {name}"
-    return f"{config['algorithm'].upper()} on {config['env_id']}, {suffix}"
+    size = f"{seeds} seeds" if seeds > 1 else f"seed {config.get('seed', 0)}"
+    population = config.get("population", {})
+    if population:
+        count = len(next(iter(population.values())))
+        size = f"{count} values of {' with '.join(population)} x {size}"
+    return f"{config['algorithm'].upper()} on {config['env_id']}, {size}"

@@ -3,12 +3,15 @@
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError
 from kiloworlds.evaluation.episode import Frame
+
+if TYPE_CHECKING:
+    from kiloworlds.training.run import Run
 
 FORMATS = (".gif", ".mp4")
 
@@ -40,15 +43,56 @@ def file_name(env_id: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in env_id)
 
 
+def video_path(
+    run: "Run", what: str = "", *, seed: int, seed_index: int = 0, format: str = "gif"
+) -> Path:
+    """Where a video of a run goes, unless told otherwise: into its videos folder, under a name that says
+    whose policy plays what.
+
+    Args:
+        what: is shown, such as "grid8x8"; "" for one episode.
+        seed: of the episode, or of the first one.
+        seed_index: whose policy plays.
+        format: "gif" or "mp4".
+    """
+    parts = [file_name(run.config["env_id"])]
+    parts += [f"policy{seed_index}"] if seed_index else []
+    parts += [f"checkpoint-{run.checkpoint}"] if run.checkpoint != "newest" else []
+    parts += [what] if what else []
+    return run.path / "videos" / f"{'-'.join([*parts, f'seed{seed}'])}.{format}"
+
+
+def check_can_write(path: Path) -> None:
+    """Finds out before anything is played whether a video can be written.
+
+    Raises:
+        InvalidValueError: the path ends neither in .gif nor in .mp4.
+        MissingDependencyError: MP4 without PyAV.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise InvalidValueError(f"{path.name} must end in {' or '.join(FORMATS)}.")
+    if path.suffix.lower() == ".mp4":
+        _pyav()
+
+
+def _pyav() -> Any:
+    try:
+        import av  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise MissingDependencyError(
+            'MP4 needs PyAV: pip install "kiloworlds[video]". GIF needs nothing more.'
+        ) from error
+    return av
+
+
 def write_video(frames: Film | Iterable[Frame], path: Path, frames_per_second: float) -> None:
     """Writes frames of one size to `path`, whose ending says the format (.gif or .mp4).
 
     Raises:
         InvalidValueError: no frames, or another ending.
-        MissingDependencyError: MP4 without PyAV.
+        MissingDependencyError: MP4 without PyAV; no frame has been asked for then.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise InvalidValueError(f"{path.name} must end in {' or '.join(FORMATS)}.")
+    check_can_write(path)
     film = frames if isinstance(frames, Film) else Film(frames)
     if not len(film):
         raise InvalidValueError("a video needs at least one frame.")
@@ -95,12 +139,7 @@ def _palette(film: Film, kept: Sequence[int]) -> Any:
 def _write_mp4(film: Film, path: Path, frames_per_second: float) -> None:
     from fractions import Fraction
 
-    try:
-        import av  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise MissingDependencyError(
-            'MP4 needs PyAV: pip install "kiloworlds[video]". GIF needs nothing more.'
-        ) from error
+    av = _pyav()
     height, width = (size - size % 2 for size in film[0].shape[:2])  # H.264 wants even sizes
     with av.open(str(path), "w") as container:
         rate = Fraction(frames_per_second).limit_denominator(1000)

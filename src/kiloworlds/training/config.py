@@ -131,6 +131,37 @@ class TrainConfig:
         values = {name: values[entry] for name, values in self.population.items()}
         return values, self.seed + number
 
+    @property
+    def varied(self) -> dict[str, list[Any]]:
+        """The settings of the population, each with one value for every member."""
+        members = [self.member(index)[0] for index in range(self.num_members)]
+        return {name: [values[name] for values in members] for name in self.population}
+
+    @property
+    def entry_names(self) -> tuple[str, ...]:
+        """Of each entry of the population, such as "learning_rate=0.001, gamma=0.9"; () without."""
+        if not self.population:
+            return ()
+        firsts = range(0, self.num_members, self.num_seeds)
+        return tuple(_in_words(self.member(first)[0]) for first in firsts)
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """Of each member, such as "seed 2", or "learning_rate=0.001, seed 2" in a population."""
+        names = []
+        for index in range(self.num_members):
+            values, seed = self.member(index)
+            names.append(f"{_in_words(values)}, seed {seed}" if values else f"seed {seed}")
+        return tuple(names)
+
+    @property
+    def members_in_words(self) -> str:
+        """How many there are: "1 seed", "8 seeds", or of a population "3 x 4 trainings", which are three
+        entries of four seeds."""
+        if self.population:
+            return f"{self._entries} x {self.num_seeds} trainings"
+        return f"{self.num_seeds} seed{'' if self.num_seeds == 1 else 's'}"
+
     def _check_population(self) -> None:
         given = self.population
         known = getattr(self.settings, "varies", ())
@@ -215,6 +246,14 @@ class TrainConfig:
         """Builds the settings from names and values; see `build_config`."""
         values = {"algorithm": None, "env_id": None, **values}
         return build_config(values.pop("algorithm"), values.pop("env_id"), values)
+
+
+def _in_words(values: dict[str, Any]) -> str:
+    """Such as "learning_rate=0.001, gamma=0.9"."""
+    return ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values.items()
+    )
 
 
 def _plain(value: Any) -> Any:

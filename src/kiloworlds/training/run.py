@@ -52,7 +52,7 @@ class Run:
         self.path = path
         self.interrupted = False
         self.signal: int | None = None
-        self._checkpoint = checkpoint
+        self._checkpoint: int | Literal["best"] | None = checkpoint
         self.config: dict[str, Any] = _read_config(path / "config.yaml")
         self._policy: Policy | AgentsPolicy | None = None
         self._said: set[str] = set()
@@ -76,12 +76,20 @@ class Run:
         Raises:
             RunDirectoryError: there are none.
         """
-        return read_metrics(self.path, say)
+        metrics = read_metrics(self.path, say)
+        if self.config.get("population"):
+            return metrics.with_varied(TrainConfig.from_dict(self.config).varied)
+        return metrics
 
     def _say_once(self, words: str) -> None:
         if words not in self._said:
             self._said.add(words)
             say_on_stderr(words)
+
+    @property
+    def checkpoint(self) -> int | Literal["newest", "best"]:
+        """Which checkpoint it was loaded with."""
+        return "newest" if self._checkpoint is None else self._checkpoint
 
     @property
     def steps(self) -> int:

@@ -181,7 +181,11 @@ def train_config(
                     _begin(trainer, files, checkpoint, changes, interrupt.is_set)
                     if logged is not None:
                         step = trainer.done * config.steps_per_update
-                        loggers.start(LoggedRun(path, logged.identity, config.as_dict(), step))
+                        loggers.start(
+                            LoggedRun(
+                                path, logged.identity, config.as_dict(), step, config.num_members
+                            )
+                        )
                     trainer.run(lambda: interrupt.is_set() or stop())
             finally:  # whatever ends training, what was learnt is kept
                 interrupted = trainer.is_interrupted

@@ -32,7 +32,7 @@ def go_on_from_an_earlier_checkpoint(run):
     return train(run.path, resume=True)
 
 
-def scalars(run, folder="tensorboard", tag=RETURN):
+def scalars(run, folder="tensorboard/mean", tag=RETURN):
     events = EventAccumulator(str(run.path / folder), size_guidance={"scalars": 0})
     events.Reload()
     return [(event.step, event.value) for event in events.Scalars(tag)]
@@ -60,7 +60,7 @@ def test_a_run_that_goes_on_goes_on_there_without_overlap(tmp_path):
     run = go_on_from_an_earlier_checkpoint(train(tmp_path / "run", log="tensorboard"))
     assert scalars(run) == column(run)
     assert scalars(run, "tensorboard/seed_0") == column(run, 0)
-    assert len(list((run.path / "tensorboard").glob("events*"))) == 2
+    assert len(list((run.path / "tensorboard" / "mean").glob("events*"))) == 2
 
 
 def test_what_was_chosen_is_no_setting_and_can_be_changed(tmp_path):

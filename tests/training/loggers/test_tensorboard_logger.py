@@ -23,13 +23,17 @@ def point(step, value=None):
     return Point(step, 1e9 + step, {"loss": value}, ({"loss": value - 1}, {"loss": value + 1}))
 
 
+def read_mean(path, tag="loss"):
+    return read(path / "tensorboard" / "mean", tag)
+
+
 @pytest.fixture
 def log(tmp_path):
     """Logs points in one session; returns the newest step that was there before."""
 
-    def session(*points, step=0):
+    def session(*points, step=0, num_members=2):
         logger = TensorBoardLogger()
-        started = logger.start(LoggedRun(tmp_path, "identity", {"seed": 3}, step))
+        started = logger.start(LoggedRun(tmp_path, "identity", {"seed": 3}, step, num_members))
         logger.log(points)
         logger.close(True)
         return started.newest
@@ -39,14 +43,34 @@ def log(tmp_path):
 
 def test_means_and_seeds_are_runs_of_their_own(tmp_path, log):
     assert log(point(10), point(20)) == -1
-    assert read(tmp_path / "tensorboard") == ([10, 20], [1.0, 2.0])
+    assert read_mean(tmp_path) == ([10, 20], [1.0, 2.0])
     assert read(tmp_path / "tensorboard" / "seed_0") == ([10, 20], [0.0, 1.0])
     assert read(tmp_path / "tensorboard" / "seed_1") == ([10, 20], [2.0, 3.0])
 
 
+def test_one_seed_is_one_run(tmp_path, log):
+    log(Point(10, 1e9, {"loss": 1.0}), num_members=1)
+    assert read(tmp_path / "tensorboard") == ([10], [1.0])
+    assert [path.is_file() for path in (tmp_path / "tensorboard").iterdir()] == [True]
+
+
+def test_a_run_whose_means_had_no_folder_goes_on_without(tmp_path, log):
+    log(point(10), point(20))
+    folder = tmp_path / "tensorboard"
+    for file in (folder / "mean").iterdir():
+        file.rename(folder / file.name)
+    (folder / "mean").rmdir()
+    assert log(point(20, 77.0), step=10) == 10
+    assert read(folder) == ([10, 20], [1.0, 77.0])
+    assert read(folder / "seed_1") == ([10, 20], [2.0, 78.0])
+    assert not (folder / "mean").exists()
+    assert log(point(10), step=0) == -1  # nothing of it is left
+    assert read_mean(tmp_path) == ([10], [1.0])
+
+
 def test_the_time_is_that_of_the_row(tmp_path, log):
     log(point(10))
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "mean"))
     events.Reload()
     assert events.Scalars("loss")[0].wall_time == 1e9 + 10
 
@@ -54,16 +78,16 @@ def test_the_time_is_that_of_the_row(tmp_path, log):
 def test_rows_that_were_cut_back_are_gone(tmp_path, log):
     log(point(10), point(20), point(30))
     assert log(point(30, 77.0), point(40), step=20) == 20
-    assert read(tmp_path / "tensorboard") == ([10, 20, 30, 40], [1.0, 2.0, 77.0, 4.0])
+    assert read_mean(tmp_path) == ([10, 20, 30, 40], [1.0, 2.0, 77.0, 4.0])
     assert log(point(20, 88.0), step=10) == 10  # the second session as a whole
-    assert read(tmp_path / "tensorboard") == ([10, 20], [1.0, 88.0])
+    assert read_mean(tmp_path) == ([10, 20], [1.0, 88.0])
     assert log(point(10), step=0) == -1
-    assert read(tmp_path / "tensorboard") == ([10], [1.0])
+    assert read_mean(tmp_path) == ([10], [1.0])
 
 
 def test_a_tensorboard_that_looks_on_forgets_them_too(tmp_path, log):
     log(point(10), point(20), point(30))
-    watching = EventAccumulator(str(tmp_path / "tensorboard"))
+    watching = EventAccumulator(str(tmp_path / "tensorboard" / "mean"))
     watching.Reload()
     log(point(30, 77.0), step=20)
     watching.Reload()
@@ -77,7 +101,7 @@ def test_a_torn_or_damaged_end_is_cut_off_everywhere(tmp_path, log, cut):
     content = file.read_bytes()
     file.write_bytes(content[:-cut])
     assert log(point(20), step=20) == 10  # the row is not whole: seed 1 lacks it
-    for folder in ("", "seed_0", "seed_1"):
+    for folder in ("mean", "seed_0", "seed_1"):
         assert read(tmp_path / "tensorboard" / folder)[0] == [10, 20]
 
 
@@ -95,7 +119,7 @@ def test_damage_in_the_middle_ends_what_is_kept(tmp_path, log):
 
 def test_a_folder_that_was_deleted_is_an_error(tmp_path):
     logger = TensorBoardLogger()
-    logger.start(LoggedRun(tmp_path, "identity", {}))
+    logger.start(LoggedRun(tmp_path, "identity", {}, num_members=2))
     logger.log([point(10)])
     shutil.rmtree(tmp_path / "tensorboard")
     with pytest.raises(FileNotFoundError, match="was deleted"):
@@ -105,7 +129,7 @@ def test_a_folder_that_was_deleted_is_an_error(tmp_path):
 
 def test_settings_can_be_read_there(tmp_path, log):
     log(point(10))
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "mean"))
     events.Reload()
     (entry,) = events.Tensors("config/text_summary")
     assert b"seed: 3" in entry.tensor_proto.string_val[0]
@@ -113,4 +137,4 @@ def test_settings_can_be_read_there(tmp_path, log):
 
 def test_single_precision_is_what_there_is(tmp_path, log):
     log(point(10, 1 / 3))
-    assert read(tmp_path / "tensorboard")[1] == [float(np.float32(1 / 3))]
+    assert read_mean(tmp_path)[1] == [float(np.float32(1 / 3))]

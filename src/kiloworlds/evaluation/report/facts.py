@@ -11,7 +11,7 @@ from kiloworlds.core.words import duration, number
 from kiloworlds.evaluation.clock import without_compilation
 from kiloworlds.evaluation.evaluate import RunEvaluation
 from kiloworlds.evaluation.task import reward_threshold
-from kiloworlds.training.config import build_config
+from kiloworlds.training.config import TrainConfig, build_config
 from kiloworlds.training.presets import preset
 from kiloworlds.training.run import Run
 from kiloworlds.training.storage.metrics import Metrics
@@ -39,7 +39,8 @@ class Facts:
         title, summary: at the top.
         settings: all, in the order of config.yaml.
         evaluation: of the final policies.
-        seeds: each one's mean return in the evaluation, by name.
+        entries: of a population, each entry's mean return in the evaluation, by name.
+        seeds: each training's, by name.
         performance: how fast it was, and what waited for what.
         metrics: their last values.
         events: when what happened, in words.
@@ -50,6 +51,7 @@ class Facts:
     summary: list[tuple[str, str]]
     settings: list[Setting]
     evaluation: list[tuple[str, str]]
+    entries: list[tuple[str, str]]
     seeds: list[tuple[str, str]]
     performance: list[tuple[str, str]]
     metrics: list[tuple[str, str]]
@@ -66,24 +68,32 @@ def facts_of(run: Run, title: str, evaluation: RunEvaluation, episodes: int) -> 
         episodes: that each of them played.
     """
     metrics = run.metrics
+    config = TrainConfig.from_dict(run.config)
     return Facts(
         title,
-        _summary(run, evaluation, metrics),
+        _summary(config, evaluation, metrics),
         _settings(run),
-        _evaluation(run, evaluation, episodes),
-        _by_seed(run, evaluation),
-        _performance(run, metrics),
+        _evaluation(config, evaluation, episodes),
+        [(name, number(mean)) for name, mean in _means_of_entries(config, evaluation)],
+        _by_seed(config, evaluation),
+        _performance(config, metrics),
         _metrics(metrics),
         _events(run.path),
         _origin(run),
     )
 
 
-def _summary(run: Run, evaluation: RunEvaluation, metrics: Metrics) -> list[tuple[str, str]]:
+def _summary(
+    config: TrainConfig, evaluation: RunEvaluation, metrics: Metrics
+) -> list[tuple[str, str]]:
+    name, mean = "", evaluation.mean_return
     told = [("return", _with_interval(evaluation))]
-    threshold = reward_threshold(run.config["env_id"])
+    if config.population:  # of which one entry is wanted, and not their mean
+        name, mean = max(_means_of_entries(config, evaluation), key=lambda entry: entry[1])
+        told = [("best return", f"{number(mean)} ({name})")]
+    threshold = reward_threshold(config.env_id)
     if threshold is not None:
-        solved = evaluation.mean_return >= threshold
+        solved = mean >= threshold
         told.append(("solved", f"{'yes' if solved else 'no'} ({threshold:g} is enough)"))
     if len(metrics.get("step", ())):
         told.append(("steps", f"{int(metrics['step'][-1]):,} per seed"))
@@ -125,11 +135,13 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _evaluation(run: Run, evaluation: RunEvaluation, episodes: int) -> list[tuple[str, str]]:
-    seeds = len(evaluation.seed_indices)
-    over = f"{episodes} episodes" + (
-        f" of each of {seeds} seeds; the interval is over seeds" if seeds > 1 else ""
-    )
+def _evaluation(
+    config: TrainConfig, evaluation: RunEvaluation, episodes: int
+) -> list[tuple[str, str]]:
+    over = f"{episodes} episodes"
+    if config.num_members > 1:
+        what = "trainings" if config.population else "seeds"
+        over += f" of each of {config.members_in_words}; the interval is over {what}"
     told = [
         ("mean return", _with_interval(evaluation)),
         ("played", f"{over}, by the most likely actions"),
@@ -148,13 +160,15 @@ def _evaluation(run: Run, evaluation: RunEvaluation, episodes: int) -> list[tupl
     return told
 
 
-def _by_seed(run: Run, evaluation: RunEvaluation) -> list[tuple[str, str]]:
-    first = run.config["seed"]
-    means = evaluation.returns.mean(axis=1)
-    return [
-        (f"seed {first + index}", number(float(mean)))
-        for index, mean in zip(evaluation.seed_indices, means, strict=True)
-    ]
+def _means_of_entries(config: TrainConfig, evaluation: RunEvaluation) -> list[tuple[str, float]]:
+    """Each entry of the population and its mean return; [] without one."""
+    means = evaluation.returns.mean(axis=1).reshape(-1, config.num_seeds).mean(axis=1)
+    return list(zip(config.entry_names, means.tolist(), strict=True)) if config.population else []
+
+
+def _by_seed(config: TrainConfig, evaluation: RunEvaluation) -> list[tuple[str, str]]:
+    means = evaluation.returns.mean(axis=1).tolist()
+    return list(zip(config.member_names, map(number, means), strict=True))
 
 
 _SHARES = {
@@ -166,7 +180,7 @@ _SHARES = {
 }
 
 
-def _performance(run: Run, metrics: Metrics) -> list[tuple[str, str]]:
+def _performance(config: TrainConfig, metrics: Metrics) -> list[tuple[str, str]]:
     steps, seconds = (np.asarray(metrics.get(name, ()), float) for name in ("step", "seconds"))
     if not len(steps):
         return []
@@ -174,9 +188,7 @@ def _performance(run: Run, metrics: Metrics) -> list[tuple[str, str]]:
     rates = rates[np.isfinite(rates)]
     told = []
     if len(rates):
-        seeds = (
-            f" of {run.config['num_seeds']} seeds together" if run.config["num_seeds"] > 1 else ""
-        )
+        seeds = f" of {config.members_in_words} together" if config.num_members > 1 else ""
         low, middle, high = np.percentile(rates, [10, 50, 90])
         told.append(("steps per second", f"{middle:,.0f}{seeds} (median over rows)"))
         told.append(("its spread", f"{low:,.0f} to {high:,.0f} in four of five rows"))

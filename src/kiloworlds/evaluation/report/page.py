@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,14 @@ from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.words import number
 from kiloworlds.evaluation.axes import INK, PALETTE, dress, figure_of
 from kiloworlds.evaluation.evaluate import RunEvaluation, evaluate_run
-from kiloworlds.evaluation.highlights import NotRepeatableError, episodes_by_return
+from kiloworlds.evaluation.highlights import (
+    NotRepeatableError,
+    PickedEpisode,
+    episodes_by_return,
+)
 from kiloworlds.evaluation.plot import plot_run_figure, run_title
 from kiloworlds.evaluation.report.facts import facts_of
+from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.storage.run_directory import write_whole
 
 if TYPE_CHECKING:
@@ -63,6 +69,7 @@ def write_report(
         curve=_curve(run),
         returns=_svg(_histogram(evaluation)) if np.ptp(evaluation.returns) > 0 else None,
         videos=shown,
+        player=_player(run),
         no_videos=why_not,
     )
     write_whole(path, page)
@@ -83,18 +90,31 @@ def _videos(run: "Run", seed: int) -> tuple[list[dict[str, Any]], str]:
         picked = episodes_by_return(run, episodes=_WATCHED, seed=seed)
     except (InvalidValueError, NotRepeatableError) as error:
         return [], f"No videos: {error}"
-    return [
-        {
-            "pick": each.pick,
-            "seed": each.seed,
-            "episodes": _WATCHED,
-            "episode_return": number(each.episode_return),
-            "length": each.length,
-            "ended": each.ended,
-            "source": _data_url(each.video.read_bytes(), "image/gif"),
-        }
-        for each in picked
-    ], ""
+    equals = itertools.groupby(picked, key=lambda each: each.episode_return)
+    return [_video(list(episodes)) for _, episodes in equals], ""
+
+
+def _video(equals: list[PickedEpisode]) -> dict[str, Any]:
+    """What is shown of picks with the same return: the first of them."""
+    picks = [each.pick for each in equals]
+    shown = equals[0]
+    return {
+        "pick": ", ".join(picks[:-1]) + " and " * (len(picks) > 1) + picks[-1],
+        "are_equal": len(picks) > 1,
+        "seed": shown.seed,
+        "episodes": _WATCHED,
+        "episode_return": number(shown.episode_return),
+        "length": shown.length,
+        "ended": shown.ended,
+        "source": _data_url(shown.video.read_bytes(), "image/gif"),
+    }
+
+
+def _player(run: "Run") -> str:
+    """Whose policy is seen: the first one's."""
+    config = TrainConfig.from_dict(run.config)
+    name = config.member_names[0]
+    return f"{name} (one of {config.members_in_words})" if config.num_members > 1 else name
 
 
 def _histogram(evaluation: RunEvaluation) -> Figure:

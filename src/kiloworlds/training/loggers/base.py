@@ -15,12 +15,14 @@ class LoggedRun:
         identity: a word that is the run's alone and stays its own when it is resumed.
         config: its settings.
         step: where training begins or goes on. What a tracker holds of later steps was cut back.
+        num_members: trainings side by side.
     """
 
     path: Path
     identity: str
     config: dict[str, Any]
     step: int = 0
+    num_members: int = 1
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
 """TensorBoard's event files, in `tensorboard/` of the run directory.
 
-The means over the seeds are one run to TensorBoard, and each seed is another beneath it (`seed_0`, ...),
-so that one chart shows all.
+Of a single seed that is one run to TensorBoard. Of several each is a run (`seed_0`, ...), and their
+means are another (`mean`), so that one chart shows all.
 """
 
 import os
@@ -24,6 +24,7 @@ from kiloworlds.training.loggers.base import LoggedRun, Point, Started
 Event: Any = getattr(event_pb2, "Event")  # noqa: B009
 SessionLog: Any = getattr(event_pb2, "SessionLog")  # noqa: B009
 _FOLDER = "tensorboard"
+_MEAN = "mean"
 _FILES = "events.out.tfevents.*"
 _HEADER = struct.Struct("<QI")  # length and its checksum; then the event and its own
 _CHECKSUM = 4
@@ -39,14 +40,15 @@ class TensorBoardLogger:
         self._files: list[Path] = []
         self._begins_at = run.step + 1
         newest = cut_back(self._folder, run.step)
+        self._mean_folder = self._folder_of_means(run.num_members)
         if newest < 0:
             text = summary.text("config", f"```\n{yaml.safe_dump(run.config, sort_keys=False)}```")
-            self._write(self._folder, Event(wall_time=time.time(), summary=text))
+            self._write(self._mean_folder, Event(wall_time=time.time(), summary=text))
         return Started(f"tensorboard --logdir {shlex.quote(str(run.path))}", newest)
 
     def log(self, points: Sequence[Point]) -> None:
         for point in points:
-            self._write_scalars(self._folder, point, point.values)
+            self._write_scalars(self._mean_folder, point, point.values)
             for index, values in enumerate(point.by_seed):
                 self._write_scalars(self._folder / f"seed_{index}", point, values)
         for writer in self._writers.values():
@@ -58,6 +60,11 @@ class TensorBoardLogger:
     def close(self, ok: bool) -> None:
         for writer in self._writers.values():
             writer.close()
+
+    def _folder_of_means(self, num_members: int) -> Path:
+        """Runs that began before means had a folder of their own go on where they were."""
+        began_without = any(self._folder.glob(_FILES))
+        return self._folder if num_members == 1 or began_without else self._folder / _MEAN
 
     def _write_scalars(self, folder: Path, point: Point, values: dict[str, float]) -> None:
         entries = [summary.Summary.Value(tag=tag, simple_value=x) for tag, x in values.items()]

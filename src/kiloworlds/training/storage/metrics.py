@@ -1,7 +1,7 @@
 """The metrics of a run: arrays by name, or a data frame."""
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Metrics(Mapping[str, np.ndarray]):
 
     Args:
         columns: these.
+        varied: settings of which each seed has a value of its own, as in a population: a value for each.
 
     Example:
         >>> metrics = Metrics({"step": np.array([64, 128]), "rollout/ep_rew_mean": np.ones((2, 3))})
@@ -31,8 +32,13 @@ class Metrics(Mapping[str, np.ndarray]):
         (2, 3)
     """
 
-    def __init__(self, columns: Mapping[str, np.ndarray]):
+    def __init__(
+        self,
+        columns: Mapping[str, np.ndarray],
+        varied: Mapping[str, Sequence[Any]] | None = None,
+    ):
         self._columns = dict(columns)
+        self._varied = dict(varied or {})
 
     def __getitem__(self, name: str) -> np.ndarray:
         """One metric.
@@ -74,9 +80,14 @@ class Metrics(Mapping[str, np.ndarray]):
             (column.shape[1] for column in self._columns.values() if column.ndim > 1), default=1
         )
 
+    def with_varied(self, varied: Mapping[str, Sequence[Any]]) -> "Metrics":
+        """The same metrics, whose data frames have columns of these settings: a value for each seed."""
+        return Metrics(self._columns, varied)
+
     def to_pandas(self) -> "pandas.DataFrame":
         """A data frame with one row for each row and seed: `step`, `seconds`, `seed` (counted from 0, as
-        `Policy.select_seed` does), and the metrics. What is not a seed's own is repeated for each.
+        `Policy.select_seed` does; in a population over all its members), the settings that a population
+        varies, and the metrics. What is not a seed's own is repeated for each.
 
         Raises:
             MissingDependencyError: pandas is not installed.
@@ -106,6 +117,7 @@ class Metrics(Mapping[str, np.ndarray]):
         others = [name for name in self if name not in first]
         columns = {name: self._long(name) for name in first}
         columns[_SEED] = np.tile(np.arange(seeds), rows)
+        columns |= {name: np.tile(values, rows) for name, values in self._varied.items() if rows}
         return columns | {name: self._long(name) for name in others}
 
     def _long(self, name: str) -> np.ndarray:
