@@ -14,9 +14,37 @@ def test_a_table_and_pictures(tmp_path, capsys):
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "CartPole-v1" in said
-    assert "ppo beats ppo gamma=0.5 with probability 1.00" in said
+    sentence = "a seed of ppo does better than one of ppo gamma=0.5 with probability 1.00"
+    assert f"{sentence} (1.00 to 1.00): better" in said
+    assert main(["compare", str(tmp_path / "b"), str(tmp_path / "a"), *arguments[3:]]) == 0
+    assert f"{sentence} (1.00 to 1.00): better" in capsys.readouterr().out  # of the likelier one
     assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
     assert "<svg" in (tmp_path / "out" / "curves.svg").read_text()[:1000]
+
+
+def test_a_pipe_gets_lines_that_are_not_wrapped(tmp_path, capsys):
+    name = "ppo gamma=0.5 learning_rate=0.125 num_epochs=3 max_grad_norm=0.75"
+    own = {"gamma": 0.5, "learning_rate": 0.125, "num_epochs": 3, "max_grad_norm": 0.75}
+    make_run(tmp_path / "a", rising(20, 480.0, 490.0))
+    make_run(tmp_path / "b", rising(20, 100.0, 110.0), **own)
+    runs = [str(tmp_path / name) for name in "ab"]
+    assert main(["compare", *runs, "-o", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.endswith("never  ")]
+    assert sorted(line.split()[:5]) == sorted(name.split())
+    assert len(line) > 100
+
+
+def test_a_verdict_on_some_of_the_tasks_names_them(tmp_path, capsys):
+    ends = (480.0, 490.0, 500.0, 470.0, 495.0)
+    make_run(tmp_path / "a", rising(20, *ends))
+    make_run(tmp_path / "b", rising(20, *ends), env_id="Catch-v0")
+    make_run(tmp_path / "c", rising(20, *ends), gamma=0.5)
+    runs = [str(tmp_path / name) for name in "abc"]
+    assert main(["compare", *runs, "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "on CartPole-v1 a seed of ppo does better than one of ppo gamma=0.5 with" in said
+    assert "! aggregates.png and profiles.png need two tasks or more that every training" in said
 
 
 def test_results_for_programs(tmp_path, capsys):
@@ -69,3 +97,7 @@ def test_several_tasks_are_put_on_one_scale(trained, capsys):
     assert told["aggregates"][worse]["optimality_gap"]["value"] > 0.5
     assert set(told["pictures"]) == {"curves", "aggregates", "profiles"}
     assert all(len(each["values"]) == 2 for each in told["trainings"])
+    assert told["remarks"][-1] == (
+        "curves.png shows returns during training, not those of the 4 episodes."
+    )
+    assert told["verdicts"][0]["env_ids"] == ["CartPole-v1", "Catch-v0"]

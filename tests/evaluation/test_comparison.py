@@ -7,12 +7,14 @@ from kiloworlds.evaluation.comparison import UnlikeRunsError, compare
 from kiloworlds.evaluation.comparison_plots import plot_aggregates, plot_curves, plot_profiles
 from kiloworlds.evaluation.scores import (
     Scale,
+    Verdict,
     aggregates,
     final_values,
     interquartile_means,
     on_one_scale,
     verdicts,
 )
+from kiloworlds.evaluation.statistics import Estimate
 
 
 def test_seeds_of_one_training_are_taken_together(tmp_path):
@@ -135,6 +137,18 @@ def test_the_better_training_is_told_apart(tmp_path):
     (verdict,) = verdicts(comparison, final_values(comparison))
     assert (verdict.first, verdict.second, verdict.words) == ("ppo", "ppo gamma=0.5", "better")
     assert verdict.probability.value == 1.0
+    assert verdict.env_ids == ("CartPole-v1", "Acrobot-v1")
+
+
+def test_a_verdict_is_told_of_the_likelier_training():
+    worse = Verdict("a", "b", Estimate(0.25, 0.125, 0.375), 5, ("CartPole-v1",))
+    assert worse.words == "worse"
+    turned = worse.likelier_first
+    assert (turned.first, turned.second, turned.words) == ("b", "a", "better")
+    assert turned.probability == Estimate(0.75, 0.625, 0.875)
+    assert turned.likelier_first == turned
+    one_seed = Verdict("a", "b", Estimate(0.0, None, None), 1, ("CartPole-v1",))
+    assert one_seed.likelier_first.probability == Estimate(1.0, None, None)
 
 
 def test_few_seeds_carry_no_verdict(tmp_path):
@@ -176,9 +190,16 @@ def test_pictures_show_every_training_on_every_task(tmp_path):
     scores = on_one_scale(comparison, finals, scales)
     bars = plot_aggregates(aggregates(scores), 2)
     assert len(bars.axes) == 4
+    assert bars.axes[0].lines[0].get_solid_capstyle() == "butt"  # as long as the interval
+    assert "bars are 95% intervals" in bars.get_suptitle()
+    bars.savefig(tmp_path / "bars.png")
+    for axes in bars.axes:
+        title = axes.title.get_window_extent()
+        assert 0 <= title.x0 <= title.x1 <= bars.bbox.width  # nothing is cut off
     assert [label.get_text() for label in bars.axes[0].get_yticklabels()] == list(scores)
     profiles = plot_profiles(scores)
     assert profiles.axes[0].lines[0].get_ydata()[0] == 1.0
+    assert "bands are 95% intervals" in profiles.get_suptitle()
     for each in (figure, bars, profiles):
         each.savefig(tmp_path / "picture.png")
 

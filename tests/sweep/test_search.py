@@ -10,7 +10,8 @@ import yaml
 
 import kiloworlds as kw
 from kiloworlds.cli.main import main
-from kiloworlds.sweep.search import Outcome, Sweep, SweepFailedError, pareto_front
+from kiloworlds.sweep.plots import plot_sweep
+from kiloworlds.sweep.search import Outcome, Sweep, SweepFailedError, costs_differ, pareto_front
 from kiloworlds.sweep.spec import read_spec
 from kiloworlds.sweep.store import SweepStoreError
 
@@ -171,6 +172,76 @@ def test_a_sweep_all_of_whose_trials_fail_says_why(tmp_path):
         Sweep(tmp_path, read_spec(given)).run()
 
 
+def test_by_default_tpe_learns_from_results_three_times(tmp_path):
+    given = {name: value for name, value in GIVEN.items() if name != "population"}
+    seen = []
+    said: list[str] = []
+    sweep = Sweep(tmp_path, read_spec(given | {"trials": 4, "seeds": 1}))
+    sweep.run(said.append, seen.append)
+    assert [progress.finished for progress in seen] == [1, 2, 3, 4]
+    assert not any("draws all" in words for words in said)
+
+
+def without_training(folder, sign: int = 1, **changes) -> tuple[Sweep, list[str]]:
+    """A sweep that ran, each of whose trials took 2 seconds for 10 steps and reached its rate, with
+    this sign; and what it said."""
+    sweep = Sweep(folder, read_spec(GIVEN | changes))
+
+    def end(trials, _):
+        for trial in trials:
+            facts = {"returns": [1.0], "seconds": 2.0, "steps": 10, "run": "0", "first": 0}
+            sweep.trials.tell(trial, sign * trial.params["learning_rate"], **facts)
+
+    sweep._train = end
+    said: list[str] = []
+    sweep.run(said.append)
+    return sweep, said
+
+
+def test_a_population_from_which_tpe_learns_nothing_is_told_once(tmp_path):
+    _, said = without_training(tmp_path / "a", trials=8, population=8)
+    assert said == [
+        "population 8 draws all 8 trials at once: tpe learns from no result, and none is stopped "
+        "early; leave population out, or give 2."
+    ]
+    assert without_training(tmp_path / "a", trials=10, population=16)[1] == []  # 8 are known
+    assert without_training(tmp_path / "b", trials=8, population=8, sampler="random")[1] == []
+    assert without_training(tmp_path / "c", trials=8, population=4)[1] == []
+
+
+def test_what_tpe_draws_after_a_quarter_of_the_trials_depends_on_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1)  # of which the sampler's seed is made
+    drawn = []
+    for sign in (1, -1):
+        sweep, _ = without_training(tmp_path / str(sign), sign, trials=16, population=4)
+        trials = sweep.trials.study.get_trials()
+        drawn.append([trial.params["learning_rate"] for trial in trials])
+    higher, lower = drawn
+    assert higher[:4] == lower[:4]
+    assert higher[4:8] != lower[4:8]
+
+
+def test_trials_of_one_program_cost_the_same_for_each_step(tmp_path):
+    search = {"learning_rate": [0.1, 0.2, 0.3], "num_epochs": [1, 2]}
+    grid = {"search": search, "sampler": "grid", "trials": None}
+    sweep = Sweep(tmp_path, read_spec(GIVEN | grid))
+    for trial in sweep.trials.ask(6):
+        epochs, rate = trial.params["num_epochs"], trial.params["learning_rate"]
+        steps = 10 if rate == 0.3 else 20  # stopped early
+        seconds = (1.0 if rate == 0.1 else 3.0) * epochs  # packed otherwise
+        facts = {"returns": [1.0], "seconds": seconds, "steps": steps, "run": "0", "first": 0}
+        sweep.trials.tell(trial, 1.0, **facts)
+    for each in sweep.outcomes():
+        assert each.seconds == pytest.approx(7 / 50 * each.values["num_epochs"] * each.steps)
+
+
+def test_the_cost_of_a_trial_is_without_compilation(tmp_path):
+    (only,) = Sweep(tmp_path, read_spec(GIVEN | {"trials": 1})).run()
+    seconds = kw.load(only.run).metrics["seconds"]
+    assert 0 < only.seconds < seconds[-1]
+    assert only.seconds == pytest.approx((seconds[-1] - seconds[0]) * 4 / 3)  # of four rows
+
+
 def outcome(number: int, value: float, seconds: float, folder) -> Outcome:
     return Outcome(number, {}, value, [value], seconds, 1, folder, 0)
 
@@ -184,6 +255,42 @@ def test_the_front_holds_what_no_other_beats_in_both(tmp_path):
         outcome(4, 8.0, 1.0, tmp_path),
     ]
     assert [each.number for each in pareto_front(trials)] == [1, 0]
+    useless = outcome(5, 2.0, 0.1, tmp_path)
+    assert [each.number for each in pareto_front([*trials, useless])] == [1, 0]
+
+
+def test_costs_within_a_tenth_are_not_told_apart(tmp_path):
+    trials = [outcome(0, 10.0, 5.4, tmp_path), outcome(1, 8.0, 5.0, tmp_path)]
+    assert not costs_differ(trials)
+    assert [each.number for each in pareto_front(trials)] == [0]
+    assert costs_differ([*trials, outcome(2, 9.0, 5.6, tmp_path)])
+    assert not costs_differ([])
+    assert pareto_front([]) == []
+
+
+def picture_of(folder, *seconds: float):
+    search = {"hidden_sizes": [[8], [16]]}
+    spec = read_spec(GIVEN | {"search": search})
+    outcomes = [
+        Outcome(number, {"hidden_sizes": sizes}, 10.0 - number, [1.0], cost, 1, folder, 0)
+        for number, (sizes, cost) in enumerate(zip([[8], [16], [16]], seconds, strict=True))
+    ]
+    return plot_sweep(spec, outcomes)
+
+
+def test_the_picture_has_costs_only_where_they_differ(tmp_path):
+    def names(figure):
+        return [axes.get_xlabel() for axes in figure.axes if axes.get_visible()]
+
+    cost = "seconds, without compilation"
+    assert names(picture_of(tmp_path, 5.0, 5.1, 5.2)) == ["hidden_sizes"]
+    assert names(picture_of(tmp_path, 5.0, 2.0, 2.0)) == ["hidden_sizes", cost]
+
+
+def test_trials_stand_at_their_choice(tmp_path):
+    points, star = picture_of(tmp_path, 5.0, 5.0, 5.0).axes[0].lines
+    assert points.get_xdata().tolist() == [0.0, 1.0, 1.0]
+    assert star.get_xdata() == 0.0
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
@@ -198,6 +305,12 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert told["pareto"]
     assert (tmp_path / told["picture"]).stat().st_size > 5_000
     assert "kiloworlds train ppo CartPole-v1 --num-envs 8" in said.err
+    assert "--seed 2 --num-seeds 5\n" in said.err
+    assert "on other seeds, since the best was picked on its own" in said.err
+    assert told["next"] in said.err
+    for remark in told["remarks"]:
+        assert f"! {remark}" in said.err
+    assert "*" not in said.err  # trials of one program cost the same
     (tmp_path / "bad.yaml").write_text(
         "algorithm: ppo\nenv: CartPole-v1\nsearch: {gama: [1]}\ntrials: 1\n"
     )

@@ -30,6 +30,23 @@ def test_trials_have_the_preset_and_what_is_given():
     assert config.settings.gamma == 0.98  # the preset's
 
 
+@pytest.mark.parametrize(
+    ("changes", "at_once"),
+    [
+        ({}, 2),
+        ({"trials": 18}, 4),
+        ({"trials": 3}, 1),
+        ({"population": None}, 2),
+        ({"sampler": "random"}, 16),
+        ({"sampler": "grid", "search": {"gamma": [0.9, 0.99]}}, 16),
+        ({"population": 5}, 5),
+        ({"sampler": "random", "population": 3}, 3),
+    ],
+)
+def test_a_sampler_that_learns_draws_a_quarter_at_once(changes, at_once):
+    assert read_spec(GIVEN | changes).drawn_at_once == at_once
+
+
 def test_a_grid_knows_how_many_trials_there_are():
     search = {"gamma": [0.9, 0.95, 0.99], "num_epochs": [2, 4]}
     grid = {"algorithm": "ppo", "env": "CartPole-v1", "sampler": "grid", "search": search}
@@ -63,6 +80,7 @@ def test_a_grid_knows_how_many_trials_there_are():
         ({"trials": None}, InvalidValueError, "say how many settings to try"),
         ({"trials": 0}, InvalidValueError, "trials=0"),
         ({"seeds": 0}, InvalidValueError, "seeds=0"),
+        ({"population": 0}, InvalidValueError, "population=0"),
         ({"algorithm": "pp"}, UnknownNameError, "Did you mean 'ppo'"),
     ],
 )

@@ -17,6 +17,7 @@ from kiloworlds.core import devices
 from kiloworlds.core.checks import require_count
 from kiloworlds.core.words import number
 from kiloworlds.evaluation.comparison import RETURN, Comparison, Entry, compare
+from kiloworlds.evaluation.remarks import unsaid
 from kiloworlds.evaluation.scores import (
     Finals,
     Scale,
@@ -61,7 +62,7 @@ def run(arguments: list[str]) -> int:
         require_count("--episodes", chosen.episodes)
     from kiloworlds.evaluation.comparison_plots import plot_aggregates, plot_curves, plot_profiles
 
-    console = options.console(chosen.json)
+    console = options.wide_console(chosen.json)
     devices.configure()
     comparison = compare(
         [kiloworlds.load(path) for path in chosen.runs], chosen.metric, chosen.allow_differences
@@ -74,6 +75,9 @@ def run(arguments: list[str]) -> int:
     scores = on_one_scale(comparison, finals, scales)
     told = aggregates(scores)
     judged = verdicts(comparison, finals)
+    comparison.remarks += unsaid(
+        comparison, judged, has_aggregates=bool(told), episodes=chosen.episodes
+    )
 
     figures = {"curves": plot_curves(comparison)}
     if scores:
@@ -84,7 +88,7 @@ def run(arguments: list[str]) -> int:
     if chosen.json:
         options.print_json(_as_json(comparison, finals, scales, told, judged, pictures))
     _print_tasks(console, comparison, finals, chosen.episodes)
-    _print_aggregates(console, told, scales)
+    _print_aggregates(console, told, scales, comparison)
     _print_verdicts(console, judged, comparison)
     for remark in comparison.remarks:
         console.print(Text("! ", "yellow").append(remark, "default"), soft_wrap=True)
@@ -165,11 +169,15 @@ def _reached(entry: Entry, threshold: float) -> str:
 
 
 def _print_aggregates(
-    console: Console, told: dict[str, Aggregates], scales: dict[str, Scale]
+    console: Console,
+    told: dict[str, Aggregates],
+    scales: dict[str, Scale],
+    comparison: Comparison,
 ) -> None:
     if not told:
         return
-    title = "All tasks, normalized"
+    tasks = "All tasks" if len(scales) == len(comparison.env_ids) else ", ".join(scales)
+    title = f"{tasks}, normalized"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column in ("training", "IQM", "95% interval", "median", "mean", "optimality gap"):
         _add_column(table, column, list(told))
@@ -189,12 +197,15 @@ def _print_aggregates(
 
 
 def _print_verdicts(console: Console, judged: list[Verdict], comparison: Comparison) -> None:
-    """How likely the first training is better than each other; of losses less is better, and nothing is
-    said of them."""
+    """How likely the first training is better than each other, told of the likelier one; of losses less
+    is better, and nothing is said of them."""
     if comparison.metric != RETURN:
         return
-    for verdict in judged:
-        line = Text(f"{verdict.first} beats {verdict.second} with probability ")
+    for verdict in (each.likelier_first for each in judged):
+        all_tasks = len(verdict.env_ids) == len(comparison.env_ids)
+        line = Text("" if all_tasks else f"on {' and '.join(verdict.env_ids)} ")
+        line.append(f"a seed of {verdict.first} does better than one of {verdict.second} ")
+        line.append("with probability ")
         line.append(f"{verdict.probability.value:.2f}", "bold")
         if verdict.probability.low is not None:
             line.append(f" ({verdict.probability.low:.2f} to {verdict.probability.high:.2f})")
@@ -245,6 +256,7 @@ def _as_json(
             {
                 "first": verdict.first,
                 "second": verdict.second,
+                "env_ids": verdict.env_ids,
                 "probability": verdict.probability._asdict(),
                 "words": verdict.words,
             }

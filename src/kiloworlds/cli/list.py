@@ -29,7 +29,6 @@ _SIMULATORS = {
 }
 
 _CHOSEN = "*"  # of the backend that `make` takes; a style alone is lost in a pipe
-_WIDE = 200  # columns
 _ROOMY = 110
 _NARROW = 80
 _UNBROKEN = ("id", "runs as", "presets", "backend", "engine")
@@ -66,7 +65,7 @@ def run(arguments: list[str]) -> int:
     if chosen.json:
         options.print_json(found)
         return 0
-    console = _console()
+    console = options.wide_console(as_json=False)
     table = _table(
         console, "id", "runs as", "agents", "time limit", "solved at", "presets", "missing"
     )
@@ -151,7 +150,7 @@ def _list_backends(chosen: Options) -> int:
     if chosen.json:
         options.print_json(found)
         return 0
-    console = _console()
+    console = options.wide_console(as_json=False)
     if chosen.filter:
         table = _table(console, "", "backend", "engine", "installed", f"for {chosen.filter}")
         for entry in found["backends"]:
@@ -256,14 +255,6 @@ def _installed(entry: dict[str, Any]) -> str:
     if entry["load_error"]:
         return f"{entry['version']}, but it cannot be loaded: {entry['load_error']}"
     return entry["install"] or entry["version"] or "yes"
-
-
-def _console() -> Console:
-    """The console for words; wide where no terminal sets a width, so that lines stay whole."""
-    console = options.console(as_json=False)
-    if not console.is_terminal:
-        console.width = _WIDE
-    return console
 
 
 def _table(console: Console, *columns: str) -> Table:

@@ -21,6 +21,9 @@ from kiloworlds.vector.pettingzoo.ids import user_module
 if TYPE_CHECKING:
     from kiloworlds.training.run import Run
 
+_WIDE = 200
+"""Columns of a table that is not printed to a terminal."""
+
 Command = TypeVar("Command")
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """A flag that is only ever turned on: there is no `--no-json`."""
@@ -136,6 +139,14 @@ def load(run: Path, checkpoint: str) -> "Run":
 def console(as_json: bool) -> Console:
     """The console for words: standard output, or standard error where that carries JSON."""
     return Console(stderr=as_json, highlight=False)
+
+
+def wide_console(as_json: bool) -> Console:
+    """As `console`, for tables: wide where no terminal sets a width, so that their lines stay whole."""
+    wide = console(as_json)
+    if not wide.is_terminal:
+        wide.width = _WIDE
+    return wide
 
 
 def run_words(path: Any, env_id: str, imports: Sequence[str] = ()) -> str:

@@ -49,11 +49,12 @@ class Options(options.Common):
 def run(arguments: list[str]) -> int:
     """Runs the command and returns its exit code."""
     chosen = options.parse(Options, arguments, "sweep", DESCRIPTION)
+    from kiloworlds.sweep.advice import caveats, recommended
     from kiloworlds.sweep.plots import plot_sweep
-    from kiloworlds.sweep.search import Progress, Sweep, pareto_front
+    from kiloworlds.sweep.search import Progress, Sweep, costs_differ, pareto_front
     from kiloworlds.sweep.spec import read_spec
 
-    console = options.console(chosen.json)
+    console = options.wide_console(chosen.json)
     values = load_mapping(chosen.spec)
     try:
         spec = read_spec(values)
@@ -80,26 +81,34 @@ def run(arguments: list[str]) -> int:
     picture = folder / "sweep.png"
     figure = plot_sweep(spec, outcomes)
     figure.savefig(picture, dpi=200)
-    front = pareto_front(outcomes)
+    front = [outcome.number for outcome in pareto_front(outcomes)]
+    remarks = caveats(spec, outcomes)
+    flags = [
+        word
+        for name, value in recommended(spec, outcomes).items()
+        for word in (f"--{name.replace('_', '-')}", *_flag_words(value))
+    ]
+    again = shlex.join(["kiloworlds", "train", spec.algorithm, spec.env, *flags])
     if chosen.json:
         options.print_json(
             {
                 "path": folder,
                 "trials": [_as_json(outcome) for outcome in outcomes],
                 "best": _as_json(outcomes[0]),
-                "pareto": [outcome.number for outcome in front],
+                "pareto": front,
+                "remarks": remarks,
+                "next": again,
                 "picture": picture,
             }
         )
-    _print_table(console, outcomes, {outcome.number for outcome in front})
+    _print_table(console, outcomes, front if costs_differ(outcomes) else [])
+    for remark in remarks:
+        console.print(Text("! ", "yellow").append(remark, "default"), soft_wrap=True)
     console.print(Text("picture  ", "dim").append(str(picture), "not dim"), soft_wrap=True)
-    flags = [
-        word
-        for name, value in (spec.settings | outcomes[0].values).items()
-        for word in (f"--{name.replace('_', '-')}", *_flag_words(value))
-    ]
-    again = shlex.join(["kiloworlds", "train", spec.algorithm, spec.env, *flags])
     console.print(Text("next     ", "dim").append(again, "not dim"), soft_wrap=True)
+    console.print(
+        Text("         on other seeds, since the best was picked on its own", "dim"), soft_wrap=True
+    )
     return 0
 
 
@@ -109,7 +118,7 @@ def _flag_words(value: Any) -> list[str]:
     return [f"{value:.4g}" if isinstance(value, float) else str(value)]
 
 
-def _print_table(console: Console, outcomes: list[Any], front: set[int]) -> None:
+def _print_table(console: Console, outcomes: list[Any], starred: list[int]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("trial", *outcomes[0].values, "return", "interval", "seconds"):
         is_setting = name in outcomes[0].values  # whose name may be broken into lines
@@ -118,7 +127,7 @@ def _print_table(console: Console, outcomes: list[Any], front: set[int]) -> None
     for outcome in outcomes[:_SHOWN]:
         _, low, high = outcome.estimate
         table.add_row(
-            f"{'* ' if outcome.number in front else ''}{outcome.number}",
+            f"{'* ' if outcome.number in starred else ''}{outcome.number}",
             *(_short(value) for value in outcome.values.values()),
             number(outcome.value),
             "none" if low is None else f"{number(low)} to {number(high)}",
@@ -129,11 +138,10 @@ def _print_table(console: Console, outcomes: list[Any], front: set[int]) -> None
         console.print(
             Text(f"and {len(outcomes) - _SHOWN} more, in sweep.png and with --json", "dim")
         )
-    spent = duration(sum(outcome.seconds for outcome in outcomes))
-    console.print(
-        Text(f"all took {spent}; * no other has a higher return in less time", "dim"),
-        soft_wrap=True,
-    )
+    words = f"all took {duration(sum(outcome.seconds for outcome in outcomes))} without compilation"
+    if starred:
+        words += "; * no other has a higher return in less time, of the better half"
+    console.print(Text(words, "dim"), soft_wrap=True)
 
 
 def _words(values: dict[str, Any]) -> str:

@@ -155,14 +155,14 @@ _NAMES = {
     "iqm": "interquartile mean",
     "median": "median of tasks",
     "mean": "mean",
-    "optimality_gap": "optimality gap, the less the better",
+    "optimality_gap": "optimality gap\n(less is better)",
 }
 
 
 def plot_aggregates(told: Mapping[str, Aggregates], tasks: int) -> Figure:
     """Each aggregate of each label as a point with its 95% bootstrap interval."""
     labels = list(told)
-    figure = figure_of(9, 1.5 + 0.35 * len(labels))
+    figure = figure_of(9, 1.7 + 0.35 * len(labels))
     panels = figure.subplots(1, len(_NAMES), sharey=True)
     for axes, (name, title) in zip(panels, _NAMES.items(), strict=True):
         for number, label in enumerate(labels):
@@ -170,7 +170,12 @@ def plot_aggregates(told: Mapping[str, Aggregates], tasks: int) -> Figure:
             color, _, marker = look(number)
             if estimate.low is not None:
                 axes.plot(
-                    [estimate.low, estimate.high], [number] * 2, color=color, linewidth=6, alpha=0.3
+                    [estimate.low, estimate.high],
+                    [number] * 2,
+                    color=color,
+                    linewidth=6,
+                    alpha=0.3,
+                    solid_capstyle="butt",  # others stick out beyond the interval
                 )
             axes.plot(estimate.value, number, marker, color=color, markersize=6)
         dress(axes)
@@ -179,7 +184,9 @@ def plot_aggregates(told: Mapping[str, Aggregates], tasks: int) -> Figure:
         axes.margins(x=0.15)
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
-    headline(figure, f"Normalized scores over {tasks} task{'' if tasks == 1 else 's'}")
+    has_bars = any(each.iqm.low is not None for each in told.values())
+    bars = "; bars are 95% intervals" if has_bars else ""
+    headline(figure, f"Normalized scores over {tasks} task{'' if tasks == 1 else 's'}{bars}")
     return figure
 
 
@@ -204,5 +211,7 @@ def plot_profiles(scores: Mapping[str, Scores]) -> Figure:
     axes.set_xlim(points[0], points[-1])
     dress(axes)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-    headline(figure, "Performance profiles")
+    headline(
+        figure, "Performance profiles" + ("; bands are 95% intervals" if axes.collections else "")
+    )
     return figure

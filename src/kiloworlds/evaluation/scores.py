@@ -1,7 +1,7 @@
 """How trainings end, and the scale on which different tasks can be averaged."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -48,14 +48,29 @@ class Verdict:
 
     Attributes:
         first, second: their labels.
-        probability: that a seed of the first beats one of the second, averaged over the tasks.
+        probability: that a seed of the first does better than one of the second, averaged over the
+            tasks.
         seeds: the fewest of either on a task.
+        env_ids: the tasks, those that both have.
     """
 
     first: str
     second: str
     probability: Estimate
     seeds: int
+    env_ids: tuple[str, ...]
+
+    @property
+    def likelier_first(self) -> "Verdict":
+        """The same, told of the training that more likely does better."""
+        value, low, high = self.probability
+        if value >= 0.5:
+            return self
+        # Ties count as half, so that the two probabilities add up to 1.
+        ends = (None, None) if low is None or high is None else (1 - high, 1 - low)
+        return replace(
+            self, first=self.second, second=self.first, probability=Estimate(1 - value, *ends)
+        )
 
     @property
     def words(self) -> str:
@@ -188,5 +203,5 @@ def verdicts(comparison: Comparison, finals: Finals) -> list[Verdict]:
         ours, theirs = zip(*pairs, strict=True)
         probability = probability_of_improvement(ours, theirs)
         seeds = min(len(values) for pair in pairs for values in pair)
-        told.append(Verdict(first, other, probability, seeds))
+        told.append(Verdict(first, other, probability, seeds, tuple(tasks)))
     return told

@@ -10,16 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from kiloworlds.evaluation.axes import INK, PALETTE, dress, figure_of, headline
-from kiloworlds.sweep.search import Outcome, pareto_front
+from kiloworlds.sweep.search import Outcome, costs_differ, pareto_front
 from kiloworlds.sweep.spec import Choices, Range, SweepSpec
 
 _WIDTH, _HEIGHT = 3.0, 2.6
 
 
 def plot_sweep(spec: SweepSpec, outcomes: Sequence[Outcome]) -> Figure:
-    """Return against each setting that was looked for, and against seconds, where the line joins the
-    trials that no other beats in both."""
-    count = len(spec.search) + 1
+    """Return against each setting that was looked for, and, where trials cost different times, against
+    seconds, where the line joins the trials that no other beats in both."""
+    with_cost = costs_differ(outcomes)
+    count = len(spec.search) + with_cost
     columns = 2 if count in (2, 4) else min(3, count)
     rows = math.ceil(count / columns)
     figure = figure_of(_WIDTH * columns, _HEIGHT * rows + 0.5)
@@ -29,16 +30,16 @@ def plot_sweep(spec: SweepSpec, outcomes: Sequence[Outcome]) -> Figure:
     for axes, (name, space) in zip(panels, spec.search.items(), strict=False):
         _draw_setting(axes, [outcome.values[name] for outcome in outcomes], values, best, space)
         axes.set_xlabel(name)
-    cost = panels[len(spec.search)]
-    _draw_cost(cost, outcomes, best)
+    if with_cost:
+        _draw_cost(panels[len(spec.search)], outcomes, best)
     for axes in panels[count:]:
         axes.set_visible(False)
     for axes in panels[:count]:
         dress(axes)
     for axes in panels[::columns]:
         axes.set_ylabel("mean return at the end")
-    title = f"{spec.algorithm.upper()} on {spec.env}: {len(outcomes)} trials of {spec.seeds} seeds"
-    headline(figure, title)
+    trials = f"{len(outcomes)} trials of {spec.seeds} seeds; the star is the best"
+    headline(figure, f"{spec.algorithm.upper()} on {spec.env}: {trials}")
     return figure
 
 
@@ -46,9 +47,7 @@ def _draw_setting(
     axes: Axes, given: list[Any], returns: np.ndarray, best: int, space: Range | Choices
 ) -> None:
     if isinstance(space, Choices):
-        places = np.array([space.values.index(value) for value in given], float)
-        # Beside each other rather than on top of each other.
-        x = places + np.random.default_rng(0).uniform(-0.12, 0.12, len(places))
+        x = np.array([space.values.index(value) for value in given], float)
         axes.set_xlim(-0.5, len(space.values) - 0.5)
         axes.set_xticks(range(len(space.values)), [str(value) for value in space.values])
         if len(space.values) > 5:
@@ -70,7 +69,7 @@ def _draw_cost(axes: Axes, outcomes: Sequence[Outcome], best: int) -> None:
     x, y = ([getattr(outcome, name) for outcome in front] for name in ("seconds", "value"))
     axes.step(x, y, where="post", color=PALETTE[1], linewidth=1.5)
     _points(axes, seconds, returns, best)
-    axes.set_xlabel("seconds for a trial")
+    axes.set_xlabel("seconds, without compilation")
     axes.set_xlim(left=0)
 
 

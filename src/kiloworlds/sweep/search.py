@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import yaml
 
 from kiloworlds.core.errors import KiloworldsError
+from kiloworlds.evaluation.clock import without_compilation
 from kiloworlds.evaluation.comparison import RETURN, final_means
 from kiloworlds.evaluation.statistics import Estimate, estimate
 from kiloworlds.sweep.spec import Choices, SweepSpec
@@ -39,7 +41,9 @@ class Outcome(NamedTuple):
         values: what was looked for.
         value: the mean over seeds of the return at the end.
         returns: each seed's.
-        seconds: its share of the training's time, compilation included.
+        seconds: that its training took, compilation left out where it can be told. Programs train
+            several trials side by side, so this is a share: of the time of all programs that differ in
+            nothing that changes the work, by the steps of the trial.
         steps: per seed; fewer than asked for where it was stopped early.
         run: the directory of the run, and where its seeds begin in it.
     """
@@ -102,7 +106,13 @@ class Sweep:
         back = self.trials.take_back_abandoned()
         if back:
             say(f"{back} trials of processes that are gone are tried again.")
-        while asked := self.trials.ask(self.spec.population):
+        if self._learns_nothing():
+            say(
+                f"population {self.spec.population} draws all {self.spec.wanted} trials at once: tpe "
+                "learns from no result, and none is stopped early; leave population out, or give "
+                f"{self.spec.quarter}."
+            )
+        while asked := self.trials.ask(self.spec.drawn_at_once):
             try:
                 for group in self._groups(asked):
                     self._train(group, say)
@@ -117,30 +127,56 @@ class Sweep:
             raise SweepFailedError(f"all {len(errors)} trials failed; the first: {errors[0]}")
         return outcomes
 
+    def _learns_nothing(self) -> bool:
+        """Whether a sampler that learns from results will have none to learn from."""
+        spec = self.spec
+        draws_all = 1 < spec.wanted <= spec.drawn_at_once
+        return spec.sampler == "tpe" and draws_all and not self.trials.finished()
+
     def outcomes(self) -> list[Outcome]:
         """All trials that ended, the best first."""
+        finished = self.trials.finished()
+        pace = self._seconds_per_step(finished)
         return [
             Outcome(
                 trial.number,
                 values_of(trial, self.spec),
                 trial.value,
                 trial.user_attrs["returns"],
-                trial.user_attrs["seconds"],
+                pace[self._program(trial)] * trial.user_attrs["steps"],
                 trial.user_attrs["steps"],
                 self.folder / "runs" / trial.user_attrs["run"],
                 trial.user_attrs["first"],
             )
-            for trial in self.trials.finished()
+            for trial in finished
         ]
+
+    def _seconds_per_step(self, finished: Sequence[Any]) -> dict[str, float]:
+        """By program, over all trials of it.
+
+        Trials of one program do the same work whatever numbers it holds: what one took less than
+        another is how many shared a program, and what else the machine did.
+        """
+        seconds: dict[str, float] = defaultdict(float)
+        steps: dict[str, float] = defaultdict(float)
+        for trial in finished:
+            program = self._program(trial)
+            seconds[program] += trial.user_attrs["seconds"]
+            steps[program] += trial.user_attrs["steps"]
+        return {program: seconds[program] / steps[program] for program in seconds}
+
+    def _program(self, trial: Any) -> str:
+        """The settings of a trial that need a program of their own, as one word."""
+        shared = self.spec.shared
+        values = values_of(trial, self.spec)
+        own = {name: value for name, value in values.items() if name not in shared}
+        return json.dumps(own, sort_keys=True)
 
     def _groups(self, asked: Sequence[Any]) -> Iterator[list[Any]]:
         """Trials by the program that can train them."""
-        shared = self.spec.shared
         groups: dict[str, list[Any]] = {}
         for trial in asked:
-            values = values_of(trial, self.spec)
-            own = {name: value for name, value in values.items() if name not in shared}
-            groups.setdefault(json.dumps(own, sort_keys=True), []).append(trial)
+            groups.setdefault(self._program(trial), []).append(trial)
         yield from groups.values()
 
     def _train(self, trials: list[Any], say: Callable[[str], None]) -> None:
@@ -177,7 +213,7 @@ class Sweep:
         returns = np.asarray(rows[RETURN], float).reshape(len(rows["step"]), -1)
         ends = final_means(returns)
         seeds = self.spec.seeds
-        seconds = float(rows["seconds"][-1]) / len(trials)
+        seconds = _training_seconds(rows) / len(trials)
         for index, trial in enumerate(trials):
             first = index * seeds
             each = ends[first : first + seeds]
@@ -221,8 +257,18 @@ class _Stopping:
             self._is_set = True
 
 
+_NEARLY_THE_SAME = 1.1
+"""Costs within this factor are not told apart."""
+
 _ENOUGH = 5
 """Trials before; the median of fewer says little."""
+
+
+def _training_seconds(rows: Mapping[str, Any]) -> float:
+    """Compilation left out, but for trainings of too few rows to tell."""
+    steps, seconds = (np.asarray(rows[name], float) for name in ("step", "seconds"))
+    clock = without_compilation(steps, seconds)
+    return float((seconds if clock is None else clock)[-1])
 
 
 def _curve(steps: np.ndarray, returns: np.ndarray) -> list[tuple[float, float]]:
@@ -234,12 +280,25 @@ def _curve(steps: np.ndarray, returns: np.ndarray) -> list[tuple[float, float]]:
 
 
 def pareto_front(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that no other beats in return and in seconds, the cheapest first."""
+    """Those that no other beats in return and in seconds, the cheapest first.
+
+    A return below the median is worth nothing, however cheap. Where all cost nearly the same, only the
+    best is left.
+    """
+    if not costs_differ(outcomes):
+        return [max(outcomes, key=lambda each: each.value)] if outcomes else []
+    median = np.median([outcome.value for outcome in outcomes])
     front: list[Outcome] = []
     for outcome in sorted(outcomes, key=lambda each: (each.seconds, -each.value)):
-        if not front or outcome.value > front[-1].value:
+        if outcome.value >= median and (not front or outcome.value > front[-1].value):
             front.append(outcome)
     return front
+
+
+def costs_differ(outcomes: Sequence[Outcome]) -> bool:
+    """Whether the dearest trial cost more than a tenth more than the cheapest."""
+    seconds = [outcome.seconds for outcome in outcomes]
+    return bool(seconds) and max(seconds) > _NEARLY_THE_SAME * min(seconds)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ from kiloworlds.training.presets import preset
 
 _NOT_SEARCHED = ("num_seeds", "seed", "population", "devices")
 SAMPLERS = ("tpe", "random", "grid")
+_AT_ONCE = 16
+"""Trials drawn at once by samplers that learn nothing from results."""
 
 
 class Range(NamedTuple):
@@ -44,8 +46,9 @@ class SweepSpec:
         settings: of every training; others are those of the preset.
         trials: how many settings are tried; of a grid all are, if None.
         seeds: trainings of each; their mean return is what counts.
-        population: at most so many trials are trained side by side in one program, as far as they
-            differ in settings that one program can hold.
+        population: at most so many trials are drawn at once, and trained side by side in one program as
+            far as they differ in settings that one program can hold. If None, of "tpe" a quarter of the
+            trials, so that it learns from results three times; of "random" and "grid" 16.
         sampler: how settings are drawn: "tpe" (J. Bergstra et al., "Algorithms for Hyper-Parameter
             Optimization", 2011), "random" or "grid".
         seed: of the sampler, and the first of the trainings' seeds.
@@ -59,14 +62,15 @@ class SweepSpec:
     settings: dict[str, Any] = field(default_factory=dict)
     trials: int | None = None
     seeds: int = 4
-    population: int = 16
+    population: int | None = None
     sampler: str = "tpe"
     seed: int = 0
     early_stopping: bool = True
 
     def __post_init__(self):
         require_number("seeds", self.seeds, 1, whole=True)
-        require_number("population", self.population, 1, whole=True)
+        if self.population is not None:
+            require_number("population", self.population, 1, whole=True)
         require_number("seed", self.seed, 0, 2**31, whole=True)
         require_choice("sampler", self.sampler, SAMPLERS)
         require_flag("early_stopping", self.early_stopping)
@@ -125,6 +129,18 @@ class SweepSpec:
             return min(self.trials or self.grid_size, self.grid_size)
         assert self.trials is not None
         return self.trials
+
+    @property
+    def quarter(self) -> int:
+        """A quarter of the trials, one at least."""
+        return max(1, self.wanted // 4)
+
+    @property
+    def drawn_at_once(self) -> int:
+        """At most so many trials are drawn before the result of any of them is known."""
+        if self.population is not None:
+            return self.population
+        return self.quarter if self.sampler == "tpe" else _AT_ONCE
 
     @property
     def shared(self) -> tuple[str, ...]:

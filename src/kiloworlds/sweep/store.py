@@ -14,6 +14,8 @@ from kiloworlds.core.errors import KiloworldsError, MissingDependencyError
 from kiloworlds.sweep.spec import Choices, Range, SweepSpec
 
 _WORKER, _ERROR = "worker", "error"
+_AT_RANDOM = 10
+"""Trials that "tpe" draws at random before it learns from results; fewer in a short sweep."""
 _LOCK_SECONDS = 20.0
 """After so long a lock that nobody lets go of is taken away: its owner was killed."""
 
@@ -77,8 +79,13 @@ class Trials:
             case "random" | "grid":  # whose trials are all waiting
                 return samplers.RandomSampler(seed=spec.seed + os.getpid())
             case _:
-                # Trials that are asked for together must not all be near the best so far.
-                return samplers.TPESampler(seed=spec.seed + os.getpid(), constant_liar=True)
+                return samplers.TPESampler(
+                    seed=spec.seed + os.getpid(),
+                    # Its usual ten at random would be most of a short sweep.
+                    n_startup_trials=min(_AT_RANDOM, spec.quarter),
+                    # Trials that are asked for together must not all be near the best so far.
+                    constant_liar=True,
+                )
 
     def missing(self) -> int:
         """How many are still to be begun."""
