@@ -180,3 +180,21 @@ def test_confidence_and_resamples_are_checked():
         aggregate({"it": runs()}, confidence=1.5)
     with pytest.raises(InvalidValueError, match="resamples=0"):
         probability_of_improvement(runs(), runs(), resamples=0)
+
+
+def test_infinity_reaches_no_threshold():
+    returns = np.array([[1.0, np.inf], [2.0, np.inf]])
+    assert steps_to_threshold(np.array([10.0, 20.0]), returns, 2.0).tolist() == [20.0, np.inf]
+
+
+def test_nothing_is_cut_off_that_is_not_known():
+    assert np.isnan(interquartile_mean(np.array([1.0, 2.0, 3.0, np.nan])))
+    assert interquartile_mean([1, 2, 3, 4]) == 2.5
+
+
+def test_many_runs_and_runs_that_are_no_list():
+    assert estimate(np.arange(70_000.0), resamples=5).value == pytest.approx(34_999.5)
+    with pytest.raises(InvalidValueError, match="one list of runs for each task"):
+        aggregate({"it": np.array([1.0, 2.0])})  # type: ignore[arg-type]
+    with pytest.raises(InvalidValueError, match=r"resamples=1\.5 must be a whole number"):
+        estimate(np.array([1.0, 2.0]), resamples=1.5)  # type: ignore[arg-type]

@@ -80,6 +80,60 @@ def test_another_sweep_is_not_mixed_in(tmp_path):
         Sweep(tmp_path, read_spec(GIVEN | {"seeds": 3}))
 
 
+def test_a_torn_last_line_of_a_study_costs_nothing_but_itself(tmp_path):
+    first = Sweep(tmp_path, read_spec(GIVEN | {"trials": 1})).run()
+    file = tmp_path / "study.journal"
+    file.write_bytes(file.read_bytes() + b'{"op_code": 5, "wor')
+    assert Sweep(tmp_path, read_spec(GIVEN | {"trials": 1})).run() == first
+    assert file.read_bytes().endswith(b"\n")
+
+
+def test_a_large_grid_starts_at_once_and_may_grow(tmp_path):
+    rates = [round(1e-4 * (number + 1), 6) for number in range(40)]
+    search = {"learning_rate": rates, "gamma": [0.9 + 0.001 * number for number in range(40)]}
+    given = GIVEN | {"sampler": "grid", "search": search, "trials": 2, "seeds": 1}
+    assert len(Sweep(tmp_path, read_spec(given)).trials.study.get_trials()) == 2
+    assert len(Sweep(tmp_path, read_spec(given | {"trials": 3})).trials.study.get_trials()) == 3
+
+
+def test_outside_xla_each_trial_has_a_program_of_its_own(tmp_path):
+    given = GIVEN | {
+        "settings": SMALL | {"total_steps": 128, "backend": "sync"},
+        "search": {"learning_rate": [0.001, 0.01]},
+        "sampler": "grid",
+        "trials": None,
+        "seeds": 1,
+    }
+    outcomes = Sweep(tmp_path, read_spec(given)).run()
+    assert sorted(outcome.values["learning_rate"] for outcome in outcomes) == [0.001, 0.01]
+    assert len({outcome.run for outcome in outcomes}) == 2
+
+
+def test_a_signal_at_the_very_end_of_a_training_ends_the_sweep(tmp_path):
+    def interrupt(progress):
+        raise AssertionError("the sweep went on")
+
+    sweep = Sweep(tmp_path, read_spec(GIVEN))
+    tell = sweep._tell
+
+    def told(trials, path):
+        tell(trials, path)
+        assert len(sweep.outcomes()) == 3
+
+    sweep._tell = told
+    last = SMALL["total_steps"]
+
+    def at_the_end(row, total):
+        if row["step"] >= last:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kiloworlds.sweep.search._Stopping.hear", lambda self, *of: at_the_end(*of))
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run(on_progress=interrupt)
+    assert len(sweep.outcomes()) == 3
+
+
 def test_a_damaged_study_is_refused(tmp_path):
     Sweep(tmp_path, read_spec(GIVEN | {"trials": 1})).run()
     file = tmp_path / "study.journal"

@@ -92,3 +92,24 @@ def test_bad_specifications_are_refused_in_words(changes, error, words):
 def test_what_is_missing_is_named():
     with pytest.raises(InvalidValueError, match="lacks 'env'"):
         read_spec({"algorithm": "ppo", "search": {"gamma": [0.5]}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"settings": {"seed": 5}}, "settings: seed is what a sweep decides by itself"),
+        ({"settings": {"num_seeds": 5}}, "settings: num_seeds is what a sweep decides"),
+        ({"env": None}, "env=None must be a name, such as CartPole-v1"),
+        ({"search": {"gamma": [0.9, 0.9]}}, "gamma has a choice twice"),
+        ({"settings": {"backend": "sync"}, "seeds": 2}, "seeds=2: .* give seeds: 1"),
+    ],
+)
+def test_what_a_sweep_would_ignore_or_cannot_do_is_refused(changes, words):
+    given = {
+        "algorithm": "ppo",
+        "env": "CartPole-v1",
+        "trials": 2,
+        "search": {"gamma": [0.9, 0.99]},
+    }
+    with pytest.raises(InvalidValueError, match=words):
+        read_spec(given | changes)

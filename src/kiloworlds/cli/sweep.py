@@ -84,9 +84,7 @@ def run(arguments: list[str]) -> int:
     front = [outcome.number for outcome in pareto_front(outcomes)]
     remarks = caveats(spec, outcomes)
     flags = [
-        word
-        for name, value in recommended(spec, outcomes).items()
-        for word in (f"--{name.replace('_', '-')}", *_flag_words(value))
+        word for setting in recommended(spec, outcomes).items() for word in _flag_words(*setting)
     ]
     again = shlex.join(["kiloworlds", "train", spec.algorithm, spec.env, *flags])
     if chosen.json:
@@ -112,10 +110,14 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _flag_words(value: Any) -> list[str]:
+def _flag_words(name: str, value: Any) -> list[str]:
+    """A setting as `train` takes it."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
     if isinstance(value, list):
-        return [str(entry) for entry in value]
-    return [f"{value:.4g}" if isinstance(value, float) else str(value)]
+        return [f"--{flag}", *map(str, value)]
+    return [f"--{flag}", f"{value:.4g}" if isinstance(value, float) else str(value)]
 
 
 def _print_table(console: Console, outcomes: list[Any], starred: list[int]) -> None:

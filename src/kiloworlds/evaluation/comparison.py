@@ -283,9 +283,13 @@ _Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def _curve(part: _Part, metric: str, remark: Callable[[str], None]) -> _Curve:
     run = part.run
-    metrics = run.read_metrics(remark)
+    damage: list[str] = []
+    metrics = run.read_metrics(damage.append)
     if not len(metrics.get("step", ())):
-        raise InvalidValueError(f"{str(run.path)!r} holds no metrics: nothing was trained yet.")
+        why = damage[0] if damage else "nothing was trained yet."
+        raise InvalidValueError(f"{str(run.path)!r} holds no metrics: {why}")
+    for words in damage:
+        remark(words)
     if metric not in metrics:
         raise unknown_name(
             "metric", metric, metrics, f"those of {str(run.path)!r}: {', '.join(metrics)}"

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from kiloworlds.core.checks import require_number
 from kiloworlds.core.devices import available_cores
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.statistics import require_confidence
@@ -59,10 +60,14 @@ def interquartile_mean(values: Float[np.ndarray, "*B n"]) -> Float[np.ndarray, "
     """The mean of the middle half of the last axis.
 
     A quarter of the values, rounded down, is left out at each end: as many as
-    `scipy.stats.trim_mean(values, 0.25)` leaves out.
+    `scipy.stats.trim_mean(values, 0.25)` leaves out. NaN where any value is.
     """
+    values = np.asarray(values, float)
     cut = values.shape[-1] // 4
-    return np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut].mean(axis=-1)
+    means = np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut].mean(axis=-1)
+    return np.where(
+        np.isnan(values).any(axis=-1), np.nan, means
+    )  # sorted last, it would be cut off
 
 
 def optimality_gap(values: Float[np.ndarray, "*B n"], goal: float = 1.0) -> Float[np.ndarray, "*B"]:
@@ -250,7 +255,8 @@ def steps_to_threshold(
     Returns:
         infinity for seeds that never do.
     """
-    reached = np.asarray(returns, float) >= threshold
+    returns = np.asarray(returns, float)
+    reached = np.isfinite(returns) & (returns >= threshold)
     stays = reached & np.append(reached[1:], reached[-1:], axis=0)
     first = stays.argmax(axis=0)
     return np.where(stays.any(axis=0), np.asarray(steps, float)[first], np.inf)
@@ -284,7 +290,8 @@ def _resampled(
     random: np.random.Generator, tasks: list[np.ndarray], resamples: int
 ) -> Iterator[Float[np.ndarray, "B R"]]:
     for runs in tasks:
-        yield runs.take(random.integers(len(runs), size=(resamples, len(runs)), dtype=np.uint16))
+        kind = np.uint16 if len(runs) <= 2**16 else np.uint32  # the smaller, the faster
+        yield runs.take(random.integers(len(runs), size=(resamples, len(runs)), dtype=kind))
 
 
 def _percentiles(drawn: np.ndarray, confidence: float) -> tuple[float, float]:
@@ -299,8 +306,7 @@ def _several(tasks: Scores) -> bool:
 
 def _check(scores: Mapping[str, Scores], resamples: int, confidence: float) -> None:
     require_confidence(confidence)
-    if resamples < 1:
-        raise InvalidValueError(f"resamples={resamples} must be 1 or more.")
+    require_number("resamples", resamples, 1, whole=True)
     counts = {name: len(tasks) for name, tasks in scores.items()}
     if not counts or 0 in counts.values():
         raise InvalidValueError("statistics need scores on one task at least.")
@@ -310,6 +316,11 @@ def _check(scores: Mapping[str, Scores], resamples: int, confidence: float) -> N
         )
     for name, tasks in scores.items():
         for number, runs in enumerate(tasks):
+            if np.ndim(runs) != 1:
+                raise InvalidValueError(
+                    f"{name} must have one list of runs for each task, and has {np.ndim(runs)} "
+                    f"dimensions on task {number}: give [[0.5, 0.7]] for two runs of one task."
+                )
             if len(runs) == 0:
                 raise InvalidValueError(f"{name} has no run on task {number}.")
             if not np.isfinite(np.asarray(runs, float)).all():

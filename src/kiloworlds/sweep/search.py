@@ -174,6 +174,9 @@ class Sweep:
 
     def _groups(self, asked: Sequence[Any]) -> Iterator[list[Any]]:
         """Trials by the program that can train them."""
+        if not self.spec.shared:  # a program of its own for each, though two be alike
+            yield from ([trial] for trial in asked)
+            return
         groups: dict[str, list[Any]] = {}
         for trial in asked:
             groups.setdefault(self._program(trial), []).append(trial)
@@ -206,6 +209,8 @@ class Sweep:
         if run.interrupted and not stopping.is_set():
             raise KeyboardInterrupt
         self._tell(trials, run.path)
+        if run.signal is not None:  # it came when all was done, or was to stop anyway
+            raise KeyboardInterrupt
 
     def _tell(self, trials: list[Any], path: Path) -> None:
         run = load(path)

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 from kiloworlds.core.checks import require_choice, require_flag, require_number
 from kiloworlds.core.errors import InvalidValueError, UnknownNameError, did_you_mean, unknown_name
+from kiloworlds.core.registry import find_spec
 from kiloworlds.training.config import TrainConfig, build_config, setting_names
 from kiloworlds.training.presets import preset
 
 _NOT_SEARCHED = ("num_seeds", "seed", "population", "devices")
+_NAMES = {"algorithm": "ppo", "env": "CartPole-v1"}
 SAMPLERS = ("tpe", "random", "grid")
 _AT_ONCE = 16
 """Trials drawn at once by samplers that learn nothing from results."""
@@ -78,7 +80,22 @@ class SweepSpec:
             require_number("trials", self.trials, 1, whole=True)
         elif self.sampler != "grid":
             raise InvalidValueError("trials: say how many settings to try, such as 'trials: 32'.")
+        for name in ("algorithm", "env"):
+            if not isinstance(getattr(self, name), str):
+                given = reprlib.repr(getattr(self, name))
+                raise InvalidValueError(f"{name}={given} must be a name, such as {_NAMES[name]}.")
+        for name in _NOT_SEARCHED:
+            if name in self.settings:
+                raise InvalidValueError(
+                    f"settings: {name} is what a sweep decides by itself; see its own 'seed', 'seeds' "
+                    "and 'population'."
+                )
         self._check_search()
+        if not self.is_compiled and self.seeds > 1:
+            raise InvalidValueError(
+                f"seeds={self.seeds}: {self.env} runs outside XLA, where a program trains one seed; "
+                "give seeds: 1."
+            )
 
     def _check_search(self) -> None:
         known = setting_names(self.algorithm)
@@ -102,6 +119,11 @@ class SweepSpec:
                     f"search: a grid needs lists, and {name} is a range: list its values, such as "
                     f"[{space.low:g}, {space.high:g}], or choose sampler: tpe."
                 )
+            if isinstance(space, Choices) and len(set(map(repr, space.values))) < len(space.values):
+                raise InvalidValueError(
+                    f"search: {name} has a choice twice in {reprlib.repr(list(space.values))}: name "
+                    "each once."
+                )
             for value in space[:2] if isinstance(space, Range) else space.values:
                 self.config({name: value})
 
@@ -114,6 +136,12 @@ class SweepSpec:
         settings = preset(self.algorithm, self.env) | self.settings | dict(values)
         settings |= {"num_seeds": self.seeds, "seed": self.seed}
         return build_config(self.algorithm, self.env, settings)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the environment is part of the compiled program."""
+        backend = self.settings.get("backend", "auto")
+        return find_spec(self.env) is not None and backend in ("auto", "compiled")
 
     @property
     def grid_size(self) -> int:
@@ -144,7 +172,9 @@ class SweepSpec:
 
     @property
     def shared(self) -> tuple[str, ...]:
-        """What is looked for of which one program can hold many values."""
+        """What is looked for of which one program can hold many values: nothing outside XLA."""
+        if not self.is_compiled:
+            return ()
         varies = getattr(self.config({}).settings, "varies", ())
         return tuple(
             name

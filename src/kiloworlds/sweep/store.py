@@ -55,6 +55,7 @@ class Trials:
         self._optuna, self._spec = package, spec
         file = folder / "study.journal"
         lock = JournalFileOpenLock(str(file), grace_period=int(_LOCK_SECONDS))
+        _cut_torn_line(file, lock)
         try:
             self.study = package.create_study(
                 storage=JournalStorage(JournalFileBackend(str(file), lock_obj=lock)),
@@ -65,13 +66,22 @@ class Trials:
                 pruner=package.pruners.NopPruner(),
             )
             if spec.sampler == "grid":
-                for values in _grid(spec):
-                    self.study.enqueue_trial(values, skip_if_exists=True)
+                self._enqueue_grid()
         except (ValueError, KeyError, AssertionError) as error:  # JSONDecodeError among them
             raise SweepStoreError(
                 f"{str(file)!r} is damaged ({error}): what it holds cannot be trusted. Move it away "
                 "to start the sweep again; trainings that ended stay in the runs folder."
             ) from error
+
+    def _enqueue_grid(self) -> None:
+        """Has as many combinations wait as are wanted, but for those that are known."""
+        known = {
+            json.dumps(trial.params or trial.system_attrs.get("fixed_params"), sort_keys=True)
+            for trial in self.study.get_trials(deepcopy=False)
+        }
+        for values in _grid(self._spec)[: self._spec.wanted]:
+            if json.dumps(values, sort_keys=True) not in known:
+                self.study.enqueue_trial(values)
 
     def _sampler(self) -> Any:
         samplers, spec = self._optuna.samplers, self._spec
@@ -155,6 +165,21 @@ class Trials:
         complete = self._optuna.trial.TrialState.COMPLETE
         trials = self.study.get_trials(deepcopy=False, states=(complete,))
         return sorted(trials, key=lambda trial: -trial.value)
+
+
+def _cut_torn_line(file: Path, lock: Any) -> None:
+    """Cuts a last line off that was not written whole: power was lost, or the disk was full."""
+    if not file.exists():
+        return
+    lock.acquire()
+    try:
+        with file.open("rb+") as journal:
+            content = journal.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                journal.truncate(whole)
+    finally:
+        lock.release()
 
 
 def _grid(spec: SweepSpec) -> list[dict[str, Any]]:

@@ -148,3 +148,13 @@ def test_a_run_says_it_once_on_standard_error_or_to_whom_one_likes(tmp_path, mon
     assert isinstance(run.read_metrics(said.append), Metrics)
     assert len(said) == 1
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("step", [2, 1, -1, 0, None, float("nan"), 10**400])
+def test_rows_whose_steps_do_not_rise_are_damage(tmp_path, step):
+    rows = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.4}, {"step": step, "loss": 0.3}]
+    lines = [json.dumps(row) for row in [*rows, {"step": 4, "loss": 0.2}]]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    said = []
+    assert read_metrics(tmp_path, said.append)["step"].tolist() == [1, 2]
+    assert "damaged in line 3: metrics end before it, and 2 lines are left out" in said[0]

@@ -151,7 +151,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], str | None]:
         lines.append(end)
     for index, line in enumerate(lines):
         row = _parse(line)
-        if row is None or (rows and _layout(row) != _layout(rows[0])):
+        if row is None or (rows and not _follows(row, rows)):
             left_out = len(lines) - index
             is_torn = bool(end) and left_out == 1
             return rows, None if is_torn else _damage(file, index + 1, left_out)
@@ -168,10 +168,24 @@ def _parse(line: str) -> dict[str, Any] | None:
     return None if _layout(row) is None else row
 
 
+def _follows(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+    """Whether a row holds the same metrics as those before, after more steps."""
+    if _layout(row) != _layout(rows[0]):
+        return False
+    step, before = row.get("step"), rows[-1].get("step")
+    if step is None or before is None:
+        return step is before
+    return step > before  # nor is NaN
+
+
 def _damage(file: Path, number: int, left_out: int) -> str:
     count = "1 line is" if left_out == 1 else f"{left_out:,} lines are"
     where = f"{str(file)!r} is damaged in line {number:,}"
     return f"{where}: metrics end before it, and {count} left out."
+
+
+_MOST = 2**63
+"""No count is larger, and no array holds more."""
 
 
 def _layout(row: Any) -> dict[str, int | None] | None:
@@ -180,7 +194,9 @@ def _layout(row: Any) -> dict[str, int | None] | None:
         return None
     for value in row.values():
         for entry in value if isinstance(value, list) else [value]:
-            if not isinstance(entry, int | float | None):
+            if not isinstance(entry, int | float | None) or (
+                isinstance(entry, int) and abs(entry) > _MOST
+            ):
                 return None
     return {name: len(value) if isinstance(value, list) else None for name, value in row.items()}
 

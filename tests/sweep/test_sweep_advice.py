@@ -9,7 +9,7 @@ from kiloworlds.sweep.spec import read_spec
 GIVEN = {
     "algorithm": "ppo",
     "env": "CartPole-v1",
-    "settings": {"num_envs": 8, "seed": 7},
+    "settings": {"num_envs": 8},
     "trials": 8,
     "seeds": 3,
     "seed": 20,
