@@ -100,6 +100,7 @@ def test_what_is_missing_is_named():
         ({"settings": {"seed": 5}}, "settings: seed is what a sweep decides by itself"),
         ({"settings": {"num_seeds": 5}}, "settings: num_seeds is what a sweep decides"),
         ({"env": None}, "env=None must be a name, such as CartPole-v1"),
+        ({"env": "CartPol-v1"}, "Unknown environment 'CartPol-v1'.*CartPole-v1"),
         ({"search": {"gamma": [0.9, 0.9]}}, "gamma has a choice twice"),
         ({"settings": {"backend": "sync"}, "seeds": 2}, "seeds=2: .* give seeds: 1"),
     ],
@@ -111,5 +112,5 @@ def test_what_a_sweep_would_ignore_or_cannot_do_is_refused(changes, words):
         "trials": 2,
         "search": {"gamma": [0.9, 0.99]},
     }
-    with pytest.raises(InvalidValueError, match=words):
+    with pytest.raises((InvalidValueError, UnknownNameError), match=words):
         read_spec(given | changes)

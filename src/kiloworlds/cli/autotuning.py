@@ -71,7 +71,7 @@ def show(tuned: Tuned, console: Console) -> None:
     console.print(_table(tuned))
     for index, sentence in enumerate(tuned.why):
         say(console, "" if index else "autotune", sentence)
-    kept = f" Kept in {tuned.file}." if tuned.file else ""
+    kept = f" Kept in {tuned.file}." if tuned.file else " Not kept: there is no cache to write to."
     measured = sum(one.steps_per_second is not None for one in tuned.tried)
     many = f"{measured} of {len(tuned.tried)}" if measured < len(tuned.tried) else f"{measured}"
     say(console, "", f"{many} ways measured in {tuned.seconds:.0f} s.{kept}")

@@ -342,8 +342,11 @@ def _unlike(runs: Sequence[Run]) -> list[str]:
         for what, of in (
             ("parameters of the environment", lambda run: run.config["env_kwargs"] or "none"),
             ("preprocessing", lambda run: run.config["preprocessing"] or "none"),
-            ("versions of Gymnasium", lambda run: run.environment["packages"]["gymnasium"]),
-            ("versions of kiloworlds", lambda run: run.environment["kiloworlds"]),
+            (
+                "versions of Gymnasium",
+                lambda run: run.environment.get("packages", {}).get("gymnasium"),
+            ),
+            ("versions of kiloworlds", lambda run: run.environment.get("kiloworlds")),
         ):
             values = list(dict.fromkeys(repr(of(run)) for run in members))
             if len(values) > 1:

@@ -20,12 +20,16 @@ def read(name: str, key: str) -> dict[str, Any] | None:
 
 
 def write(name: str, key: str, entry: dict[str, Any]) -> Path | None:
-    """Stores `entry` in place of what was there; returns the file, None where there is no cache."""
+    """Stores `entry` in place of what was there; returns the file, None where there is no cache, or it
+    cannot be written: then it is measured again next time."""
     path = file(name)
     if path is None:
         return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(_entries(path) | {key: entry}, indent=1) + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(_entries(path) | {key: entry}, indent=1) + "\n")
+    except OSError:
+        return None
     return path
 
 

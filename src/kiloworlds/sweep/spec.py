@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+import gymnasium
+
 from kiloworlds.core.checks import require_choice, require_flag, require_number
 from kiloworlds.core.errors import InvalidValueError, UnknownNameError, did_you_mean, unknown_name
-from kiloworlds.core.registry import find_spec
+from kiloworlds.core.registry import find_spec, list_envs
 from kiloworlds.training.config import TrainConfig, build_config, setting_names
 from kiloworlds.training.presets import preset
 
@@ -90,6 +92,11 @@ class SweepSpec:
                     f"settings: {name} is what a sweep decides by itself; see its own 'seed', 'seeds' "
                     "and 'population'."
                 )
+        is_known = find_spec(self.env) is not None or self.env in gymnasium.registry
+        # Of "module:id" and games only their modules know.
+        if not is_known and ":" not in self.env and not self.env.startswith("ALE/"):
+            ids = [*list_envs(), *gymnasium.registry]
+            raise unknown_name("environment", self.env, ids, "kiloworlds list")
         self._check_search()
         if not self.is_compiled and self.seeds > 1:
             raise InvalidValueError(

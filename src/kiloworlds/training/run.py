@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,10 @@ from kiloworlds.vector.pixels import pixel_options
 
 _NEARBY_ENTRIES = 2000
 """How many directory entries are looked at to name runs near a wrong path."""
+
+
+_FACTS = {"kiloworlds": str, "packages": dict, "jax_devices": list, "command": list}
+"""What environment.json tells is of these kinds, where it tells it."""
 
 
 class Run:
@@ -104,6 +109,9 @@ class Run:
             facts = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(facts, dict) or "backend" not in facts:
                 raise InvalidValueError("it does not tell the backend.")
+            for name, kind in _FACTS.items():
+                if name in facts and not isinstance(facts[name], kind):
+                    raise InvalidValueError(f"its {name!r} is {reprlib.repr(facts[name])}.")
             return facts
 
     @property
