@@ -27,8 +27,8 @@ sys.path.insert(0, str(SOURCE))
 
 import kiloworlds as kw
 from kiloworlds.evaluation.clock import without_compilation
-from kiloworlds.evaluation.evaluate import RunEvaluation, evaluate_run
 from kiloworlds.training.config import build_config
+from kiloworlds.training.evaluate import EVALUATION_SEED, evaluate_all
 from kiloworlds.training.presets import preset
 from kiloworlds.training.report import Row
 from kiloworlds.training.run import Run
@@ -66,7 +66,6 @@ def measure(task: Task, num_seeds: int, share: float = 1.0) -> dict[str, Any]:
         "seeds": num_seeds,
         "steps": curves[0]["step"][-1],
         "seconds_all_seeds": round(seconds, 1),
-        "side_by_side": batches[0][1],
         "curves": side_by_side(curves),
     }
     if played:
@@ -85,26 +84,28 @@ def train(task: Task, seed: int, count: int, share: float, path: Path) -> Run:
         nonlocal done
         done = row["step"] / config.total_steps
 
-    return train_config(config, run_dir=path, on_progress=follow, stop=lambda: done >= share)
+    return train_config(
+        config, run_dir=path, on_metrics=follow, on_progress=follow, stop=lambda: done >= share
+    )
 
 
 def play(task: Task, run: Run) -> dict[str, Any]:
     """The returns of each seed's final policy, and what else tells how it plays; a value per seed."""
     seeds = range(run.policy.num_seeds)
-    one_by_one = [evaluate_run(run, episodes=task.episodes, seed_index=index) for index in seeds]
-    returns = [one.returns.ravel() for one in one_by_one]
+    policies = [run.policy.select_seed(index) for index in seeds]
+    played = evaluate_all(run, task.episodes, EVALUATION_SEED, policies)
     told: dict[str, Any] = {
-        "return": [round(float(each.mean()), 4) for each in returns],
-        "return_error": [round(_error(each), 4) for each in returns],
+        "return": [round(one.mean_return, 4) for one in played],
+        "return_error": [round(_error(one.returns), 4) for one in played],
     }
-    rates = [one.win_rate for one in one_by_one if one.win_rate is not None]
-    if rates:
-        told["win_rate"] = rates
-        told["win_rate_error"] = [
-            round((rate * (1 - rate) / task.episodes) ** 0.5, 4) for rate in rates
-        ]
-    if one_by_one[0].agent_returns:
-        told["agents"] = _agents(one_by_one)
+    won = [one.won for one in played if one.won is not None]
+    if won:
+        told["win_rate"] = [float(each.mean()) for each in won]
+        told["win_rate_error"] = [round(_error(each), 4) for each in won]
+    by_agent = [one.agent_returns for one in played if one.agent_returns is not None]
+    if by_agent:
+        means = np.concatenate(by_agent).mean(axis=0)
+        told["agents"] = dict(zip(played[0].agents, means.round(4).tolist(), strict=True))
     if task.env == "coin_game":
         told["own_coins_share"] = [own_coins(run, index, task.episodes) for index in seeds]
     return told
@@ -113,13 +114,6 @@ def play(task: Task, run: Run) -> dict[str, Any]:
 def _error(values: np.ndarray) -> float:
     """The standard error of a mean."""
     return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-
-
-def _agents(played: list[RunEvaluation]) -> dict[str, float]:
-    return {
-        name: round(statistics.fmean(one.agent_returns[name] for one in played), 4)
-        for name in played[0].agent_returns
-    }
 
 
 def own_coins(run: Run, seed_index: int, episodes: int) -> float:
@@ -223,7 +217,6 @@ def measure_peer(env: str, num_seeds: int, python: str) -> dict[str, Any] | None
         "seeds": num_seeds,
         "steps": rounds[0]["steps"],
         "seconds_all_seeds": round(sum(one["seconds"] for one in rounds), 1),
-        "side_by_side": 1,
         "curves": found,
         "versions": record["versions"],
     } | facts([])

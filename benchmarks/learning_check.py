@@ -14,7 +14,7 @@ from harness import SOURCE, log
 sys.path.insert(0, str(SOURCE))
 
 from learning import known, measure
-from learning_statistics import Change, change, curve_name, end_of, row_interval
+from learning_statistics import Change, change, curve_name, end_of, start_of
 from learning_tasks import BY_NAME, score_of
 
 
@@ -40,8 +40,7 @@ def check(which: Check) -> Change:
     task, kept = BY_NAME[which.name], known()[which.name]
     new = measure(task, which.seeds, which.share)
     curve = kept["curves"][curve_name(task)]
-    first = next(row for row in map(row_interval, curve) if row is not None)
-    learnt = statistics.fmean(end_of(curve)) - first.mean
+    learnt = statistics.fmean(end_of(curve)) - start_of(curve)
     if which.share == 1.0:
         score = score_of(task.env)
         return change(kept["greedy"][score], new["greedy"][score], learnt)

@@ -9,6 +9,7 @@ import numpy as np
 from learning_tasks import BEST, PEER, REFERENCES, Task, score_of
 from scipy.stats import t as student
 
+from kiloworlds.evaluation.comparison import final_means
 from kiloworlds.evaluation.statistics import steps_to_threshold
 from kiloworlds.evaluation.task import reward_threshold
 
@@ -68,8 +69,12 @@ def row_interval(values: Sequence[float | None]) -> Interval | None:
 
 def end_of(curve: Sequence[Sequence[float | None]]) -> list[float]:
     """Each seed's mean over the last tenth of a curve."""
-    last = np.array(curve[-max(1, len(curve) // 10) :], float)
-    return [float(value) for value in np.nanmean(last, axis=0)]
+    return final_means(np.array(curve, float)).tolist()
+
+
+def start_of(curve: Sequence[Sequence[float | None]]) -> float:
+    """The mean over seeds where a curve begins: in the first part in which an episode ended."""
+    return next(row for row in map(row_interval, curve) if row is not None).mean
 
 
 # ------------------------------------------------------------------------------------ references
@@ -135,7 +140,7 @@ def level(task: Task, record: dict[str, Any], peer: dict[str, Any] | None) -> Le
     if peer is not None:
         return Level(statistics.fmean(end_of(peer["curves"][curve_name(task)])), PEER)
     curve = record["curves"][curve_name(task)]
-    first = next(row for row in map(row_interval, curve) if row is not None).mean
+    first = start_of(curve)
     return Level(first + 0.9 * (statistics.fmean(end_of(curve)) - first), "90% of the way")
 
 

@@ -3,17 +3,17 @@
 python benchmarks/summary_learning.py
 """
 
-import json
 import math
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from harness import HERE, RESULTS, SOURCE
+from harness import HERE, SOURCE
 
 sys.path.insert(0, str(SOURCE))
 
+from learning import known
 from learning_statistics import (
     BELOW,
     REACHED,
@@ -26,6 +26,7 @@ from learning_statistics import (
     interval,
     level,
     row_interval,
+    start_of,
     times,
     verdicts,
 )
@@ -76,7 +77,9 @@ particle worlds its episodes are 26 steps long and ours 25, which makes its retu
 Ours are held against it by the same share of our training, whatever the algorithm."""
 
 MEASURED_NOTE = """\
-A + behind a commit: with changes that were committed only later. Taxi-v3 and Taxi-v4 are the same
+A + behind a commit: with changes that were committed only later. Seconds of {proportional} are in
+proportion to steps: when its clock stood where was not kept. Many trainings ran on one thread beside
+other work, which makes their seconds high. Taxi-v3 and Taxi-v4 are the same
 world unless their options are used, which the presets do not."""
 
 
@@ -145,7 +148,6 @@ def rows_of(tasks: Iterable[Task], trainings: dict[str, Any]) -> list[list[str]]
         record, peer = trainings[task.name], peer_of(task, trainings)
         goal = level(task, record, peer)
         steps, seconds = time_words(times(task, record, goal.value), record["seeds"])
-        start = next(row for row in map(row_interval, record["curves"][curve_name(task)]) if row)
         won = " won" if score_of(task.env) == "win_rate" else ""
         more = details(record["greedy"])
         rows.append(
@@ -153,7 +155,7 @@ def rows_of(tasks: Iterable[Task], trainings: dict[str, Any]) -> list[list[str]]
                 f"{task.env}" + (f", {task.label}" if task.label else ""),
                 task.algorithm,
                 f"{record['seeds']} × {steps_words(record['steps'])}",
-                words(start.mean),
+                words(start_of(record["curves"][curve_name(task)])),
                 interval_words(greedy(task, record)) + won + (f"; {more}" if more else ""),
                 "<br>".join(map(verdict_words, verdicts(task, record, peer))) or "none known",
                 f"{words(goal.value)} ({goal.what})",
@@ -332,7 +334,7 @@ def draw(axis: Any, curve: dict[str, Any], name: str, number: int) -> Any:
 
 def write() -> None:
     """Writes the page and its figures."""
-    trainings = json.loads((RESULTS / "learning.json").read_text())["trainings"]
+    trainings = known()
     IMAGES.mkdir(parents=True, exist_ok=True)
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     page = [HEAD, summary(trainings)]
@@ -351,7 +353,9 @@ def write() -> None:
     missing = not_measured(trainings)
     if missing:
         page += ["## Presets that were not measured", missing]
-    page += ["## Measured", sources(trainings), MEASURED_NOTE]
+    proportional = [name for name, one in trainings.items() if "seconds_in_proportion" in one]
+    note = MEASURED_NOTE.format(proportional="; ".join(proportional))
+    page += ["## Measured", sources(trainings), note]
     page.append("\n".join(f"[{name}]: {where}" for name, where in SOURCES.items()))
     PAGE.write_text("\n\n".join(page) + "\n")
     print(f"wrote {PAGE.relative_to(HERE.parent)}")

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import kiloworlds as kw
@@ -30,10 +31,26 @@ def test_there_are_snippets():
     assert len(SNIPPETS) == 3
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS)
-def test_a_snippet_runs_alone(snippet, folder, monkeypatch):
+def whole_grid(left) -> bool:
+    return left["video"].returns.shape == (64,) and left["video"].path.exists()
+
+
+def last_pick(left) -> bool:
+    return left["episode"].pick == "worst" and left["episode"].video.exists()
+
+
+def two_pictures(left) -> bool:
+    return [frame.dtype for frame in left["frames"]] == [np.uint8] * 2
+
+
+@pytest.mark.parametrize(
+    ("snippet", "leaves"), list(zip(SNIPPETS, (whole_grid, last_pick, two_pictures), strict=True))
+)
+def test_a_snippet_runs_alone(snippet, leaves, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    exec(compile(snippet, str(PAGE), "exec"), {})
+    left = {}
+    exec(compile(snippet, str(PAGE), "exec"), left)
+    assert leaves(left)
 
 
 def test_the_grid_has_the_name_that_the_page_tells(folder):
