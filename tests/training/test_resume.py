@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -101,12 +102,22 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped(algorithm, env, settin
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run with a checkpoint after each fourth of its ten updates, and the one at the end."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+
+    def wait_for_checkpoints(row):
+        """Training waits for no checkpoint: one that still waits for the disk is left out for the next."""
+        due = set(range(256, row["step"], 256))
+        deadline = time.monotonic() + 60
+        while not due <= set(steps_of(path)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
     return kw.train(
         "ppo",
         "CartPole-v1",
-        run_dir=tmp_path_factory.mktemp("runs") / "run",
+        run_dir=path,
         checkpoint_updates=4,
         keep_checkpoints=5,
+        on_metrics=wait_for_checkpoints,
         **TINY,
     )
 
