@@ -199,7 +199,14 @@ def change(kept: Sequence[float], new: Sequence[float], learnt: float) -> Change
         kept: scores of at least two seeds.
         new: of other seeds, or of the same.
         learnt: the score that training adds, which gives the tolerance its scale.
+
+    Raises:
+        ValueError: fewer kept seeds, or some whose scores are not finite; no new seed.
     """
+    if len(kept) < 2 or not np.isfinite([*kept, learnt]).all():
+        raise ValueError(f"a record must have finite scores of two seeds or more, and has {kept}.")
+    if not new:
+        raise ValueError("no seed was trained anew.")
     mean, spread = statistics.fmean(kept), statistics.stdev(kept)
     quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(kept) - 1))
     around = quantile * spread * (1 / len(kept) + 1 / len(new)) ** 0.5

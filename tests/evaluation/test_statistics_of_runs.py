@@ -166,8 +166,11 @@ def test_scores_on_one_scale():
         ({}, "on one task at least"),
         ({"a": []}, "on one task at least"),
         ({"a": runs(2), "b": runs(3)}, r"here they have \{'a': 2, 'b': 3\}"),
-        ({"a": [np.array([])]}, "a has no run on task 0"),
-        ({"a": [np.array([1.0]), np.array([1.0, np.nan])]}, "a has scores on task 1 that are not"),
+        ({"a": [np.array([])]}, "no run of a on task 0"),
+        (
+            {"a": [np.array([1.0]), np.array([1.0, np.nan])]},
+            "scores of a on task 1 that are not finite",
+        ),
     ],
 )
 def test_scores_that_cannot_be_are_refused_in_words(scores, words):
@@ -194,7 +197,34 @@ def test_nothing_is_cut_off_that_is_not_known():
 
 def test_many_runs_and_runs_that_are_no_list():
     assert estimate(np.arange(70_000.0), resamples=5).value == pytest.approx(34_999.5)
-    with pytest.raises(InvalidValueError, match="one list of runs for each task"):
+    with pytest.raises(InvalidValueError, match="must be one list of runs"):
         aggregate({"it": np.array([1.0, 2.0])})  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match=r"resamples=1\.5 must be a whole number"):
         estimate(np.array([1.0, 2.0]), resamples=1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: estimate(3.0), "must be one list of runs, such as .* and have 0 dimensions: 3.0"),
+        (lambda: estimate(None), "0 dimensions: None"),
+        (lambda: estimate(["a", "b"]), "are no numbers: .'a', 'b'"),
+        (lambda: estimate([1.0, 2.0], seed=-1), "seed=-1 .* the nearest valid value is 0"),
+        (lambda: estimate([1.0, 2.0], np.mean), "one value for each row, of its last axis"),
+        (lambda: normalized(np.ones(1), zero=0, one=np.inf), "one=inf must be a finite number"),
+        (lambda: normalized(np.ones(1), zero=np.nan, one=1), "zero=nan must be a finite number"),
+        (lambda: aggregate({"a": runs(1)}, goal=np.nan), "goal=nan must be a finite number"),
+        (lambda: aggregate({"a": runs(1)}, goal=None), "goal=None must be a finite number"),
+        (
+            lambda: steps_to_threshold([1, 2, 3], [[0], [1]], 1),
+            r"returns of the shape \[2, 1\] must have rows and seeds, .* each of the 3 steps",
+        ),
+    ],
+)
+def test_what_is_no_score_is_refused_in_words(wrong, words):
+    with pytest.raises(InvalidValueError, match=words):
+        wrong()
+
+
+def test_without_rows_no_threshold_is_reached():
+    assert steps_to_threshold([], np.zeros((0, 2)), 1.0).tolist() == [np.inf, np.inf]

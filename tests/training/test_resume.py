@@ -105,7 +105,7 @@ def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
 
     def wait_for_checkpoints(row):
-        """Training waits for no checkpoint: one that still waits for the disk is left out for the next."""
+        """Training waits for none: one that still waits for the disk gives way to the next."""
         due = set(range(256, row["step"], 256))
         deadline = time.monotonic() + 60
         while not due <= set(steps_of(path)) and time.monotonic() < deadline:

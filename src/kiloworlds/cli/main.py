@@ -9,10 +9,12 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import NoReturn
 
 import kiloworlds
+from kiloworlds.cli.ctrl_c import INTERRUPTED, leaving_at_once, raise_again_when_swallowed
 from kiloworlds.cli.output import results_only_on_stdout
 from kiloworlds.core.errors import (
     InvalidValueError,
@@ -21,7 +23,7 @@ from kiloworlds.core.errors import (
     did_you_mean,
 )
 
-FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USE = 1, 2
 _TRACEBACK = "\n\nIts own traceback:\n"  # as `EnvironmentFailedError` writes it
 
 # Each verb's module has `run(arguments: list[str]) -> int`; it is imported when the verb is used.
@@ -62,11 +64,15 @@ def help_text() -> str:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    importing: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+) -> int:
     """Runs one command line and returns its exit code.
 
     Args:
         argv: the words after `kiloworlds`; those of the process if None.
+        importing: surrounds the import of the command.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -76,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     try:
         with results_only_on_stdout("--json" in arguments), _tracebacks_in_log(debug):
-            return _dispatch(arguments)
+            return _dispatch(arguments, importing)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
@@ -95,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> NoReturn:
     """The `kiloworlds` command."""
-    code = main()
+    raise_again_when_swallowed()
+    code = main(importing=leaving_at_once)
     interrupts = sys.modules.get("kiloworlds.training.survival.interrupts")
     if interrupts is not None and interrupts.is_compiling():  # which nobody waits for any more
         sys.stdout.flush()
@@ -131,7 +138,7 @@ def _cut_tracebacks(record: logging.LogRecord) -> bool:
     return True
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str], importing: Callable[[], AbstractContextManager[None]]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(help_text(), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else WRONG_USE
@@ -147,7 +154,9 @@ def _dispatch(arguments: list[str]) -> int:
             f"Unknown {kind} {verb!r}.{did_you_mean(verb, known)} To see all: kiloworlds --help."
         )
     module, _ = VERBS[verb]
-    return importlib.import_module(f"kiloworlds.cli.{module}").run(rest)
+    with importing():
+        command = importlib.import_module(f"kiloworlds.cli.{module}")
+    return command.run(rest)
 
 
 if __name__ == "__main__":

@@ -58,4 +58,6 @@ def bootstrap_interval(
 def require_confidence(confidence: float) -> None:
     """Raises InvalidValueError unless it lies between 0 and 1."""
     if not isinstance(confidence, int | float | np.floating) or not 0 < confidence < 1:
-        raise InvalidValueError(f"confidence={confidence} must lie between 0 and 1, such as 0.95.")
+        raise InvalidValueError(
+            f"confidence={confidence!r} must lie between 0 and 1, such as 0.95."
+        )

@@ -10,9 +10,12 @@ Scores of an algorithm are one array `[R]` per task, already on one scale: 0 and
 task (see `normalized`).
 """
 
+import math
+import numbers
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -81,8 +84,9 @@ def normalized(
     """Returns on the scale on which `zero` is 0 and `one` is 1.
 
     Raises:
-        InvalidValueError: the two are the same.
+        InvalidValueError: the two are the same, or not finite.
     """
+    _require_finite(zero=zero, one=one)
     if zero == one:
         raise InvalidValueError(f"scores cannot be normalized between {zero} and {one}.")
     return (np.asarray(returns, float) - zero) / (one - zero)
@@ -108,9 +112,11 @@ def aggregate(
         confidence: the share of such intervals that hold the true value.
 
     Raises:
-        InvalidValueError: no scores, scores of other numbers of tasks, some that are not finite.
+        InvalidValueError: no scores, scores of other numbers of tasks, some that are not finite; a goal
+            that is not.
     """
-    _check(scores, resamples, confidence)
+    _require_finite(goal=goal)
+    _check(scores, resamples, confidence, seed)
 
     def statistics(drawn: list[Float[np.ndarray, "B R"]]) -> Float[np.ndarray, "4 B"]:
         values = np.concatenate(drawn, axis=-1)
@@ -146,13 +152,18 @@ def estimate(
     """A statistic of one task's runs, in its own units, with its bootstrap interval.
 
     Args:
-        statistic: of the last axis.
+        statistic: of the last axis, as `functools.partial(numpy.mean, axis=-1)` is.
 
     Raises:
-        InvalidValueError: as `aggregate` does.
+        InvalidValueError: as `aggregate` does, and for a statistic of all axes.
     """
-    _check({"it": [runs]}, resamples, confidence)
+    _check({"an estimate": [runs]}, resamples, confidence, seed)
     runs = np.asarray(runs, float)
+    if np.shape(statistic(runs[None])) != (1,):
+        raise InvalidValueError(
+            "statistic must give one value for each row, of its last axis, such as "
+            "functools.partial(numpy.mean, axis=-1)."
+        )
     (interval,) = _intervals(
         lambda drawn: statistic(drawn[0])[None], [runs], resamples, confidence, seed
     )
@@ -174,7 +185,7 @@ def probability_of_improvement(
     Raises:
         InvalidValueError: as `aggregate` does.
     """
-    _check({"the first": first, "the second": second}, resamples, confidence)
+    _check({"the first": first, "the second": second}, resamples, confidence, seed)
     beats = [
         (np.asarray(ours, float)[:, None] > np.asarray(theirs, float)[None])
         + 0.5 * (np.asarray(ours, float)[:, None] == np.asarray(theirs, float)[None])
@@ -223,8 +234,8 @@ def performance_profile(
     Raises:
         InvalidValueError: as `aggregate` does.
     """
-    _check({"it": scores}, resamples, confidence)
-    points = np.asarray(points, float)
+    _check({"a profile": scores}, resamples, confidence, seed)
+    points = np.atleast_1d(np.asarray(points, float))
     above = [np.asarray(runs, float)[:, None] > points for runs in scores]
     share = np.mean([task.mean(axis=0) for task in above], axis=0)
     if not _several(scores):
@@ -254,12 +265,22 @@ def steps_to_threshold(
 
     Returns:
         infinity for seeds that never do.
+
+    Raises:
+        InvalidValueError: there are not as many steps as rows of returns.
     """
-    returns = np.asarray(returns, float)
+    steps, returns = np.asarray(steps, float), np.asarray(returns, float)
+    if returns.ndim != 2 or steps.shape != returns.shape[:1]:
+        raise InvalidValueError(
+            f"returns of the shape {list(returns.shape)} must have rows and seeds, and a row for each "
+            f"of the {steps.size} steps."
+        )
+    if not steps.size:
+        return np.full(returns.shape[1], np.inf)
     reached = np.isfinite(returns) & (returns >= threshold)
     stays = reached & np.append(reached[1:], reached[-1:], axis=0)
     first = stays.argmax(axis=0)
-    return np.where(stays.any(axis=0), np.asarray(steps, float)[first], np.inf)
+    return np.where(stays.any(axis=0), steps[first], np.inf)
 
 
 def _intervals(
@@ -304,9 +325,16 @@ def _several(tasks: Scores) -> bool:
     return all(len(runs) > 1 for runs in tasks)
 
 
-def _check(scores: Mapping[str, Scores], resamples: int, confidence: float) -> None:
+def _require_finite(**named: float) -> None:
+    for name, value in named.items():
+        if not isinstance(value, numbers.Real) or not math.isfinite(value):
+            raise InvalidValueError(f"{name}={value!r} must be a finite number, such as 1.0.")
+
+
+def _check(scores: Mapping[str, Scores], resamples: int, confidence: float, seed: int) -> None:
     require_confidence(confidence)
     require_number("resamples", resamples, 1, whole=True)
+    require_number("seed", seed, 0, whole=True)
     counts = {name: len(tasks) for name, tasks in scores.items()}
     if not counts or 0 in counts.values():
         raise InvalidValueError("statistics need scores on one task at least.")
@@ -316,14 +344,22 @@ def _check(scores: Mapping[str, Scores], resamples: int, confidence: float) -> N
         )
     for name, tasks in scores.items():
         for number, runs in enumerate(tasks):
-            if np.ndim(runs) != 1:
-                raise InvalidValueError(
-                    f"{name} must have one list of runs for each task, and has {np.ndim(runs)} "
-                    f"dimensions on task {number}: give [[0.5, 0.7]] for two runs of one task."
-                )
-            if len(runs) == 0:
-                raise InvalidValueError(f"{name} has no run on task {number}.")
-            if not np.isfinite(np.asarray(runs, float)).all():
-                raise InvalidValueError(
-                    f"{name} has scores on task {number} that are not finite: {np.asarray(runs)}."
-                )
+            _check_runs(f"{name} on task {number}", runs)
+
+
+def _check_runs(whose: str, runs: Any) -> None:
+    try:
+        values = np.asarray(runs, float)
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(
+            f"the scores of {whose} are no numbers: {reprlib.repr(runs)}."
+        ) from error
+    if values.ndim != 1:
+        raise InvalidValueError(
+            f"the scores of {whose} must be one list of runs, such as [0.5, 0.7] for two, and have "
+            f"{values.ndim} dimensions: {reprlib.repr(runs)}."
+        )
+    if not len(values):
+        raise InvalidValueError(f"there is no run of {whose}.")
+    if not np.isfinite(values).all():
+        raise InvalidValueError(f"there are scores of {whose} that are not finite: {values}.")

@@ -1,0 +1,5 @@
+"""`python -m kiloworlds` is the `kiloworlds` command."""
+
+from kiloworlds.cli.main import entry
+
+entry()
