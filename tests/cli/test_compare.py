@@ -68,6 +68,8 @@ def test_wrong_use_ends_with_2(tmp_path, capsys):
     assert "Unknown metric 'rollout/length'" in capsys.readouterr().err
     assert main(["compare", str(tmp_path / "a"), "--episodes", "0"]) == 2
     assert "--episodes" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "a"), "-o", "/dev/null"]) == 2
+    assert "'/dev/null' is a file; name a directory" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

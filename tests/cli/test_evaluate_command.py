@@ -46,7 +46,10 @@ def test_words(command, trained):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--episodes", "0"], "--episodes 0 must be 1 or more"),
+        (
+            ["--episodes", "0"],
+            "--episodes=0 must be a whole number of 1 or more; the nearest valid value is 1",
+        ),
         (["--seed-index", "2"], "numbered 0 to 1"),
         (["--episods", "3"], "--episodes"),
     ],

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -121,12 +122,33 @@ def test_a_run_without_returns_has_no_curve(run, tmp_path):
     row["rollout/ep_rew_mean"] = [None, None]
     (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     (folder / "checkpoints").symlink_to(run.path / "checkpoints")
-    output = tmp_path / "elsewhere.html"
+    output = tmp_path / "new" / "elsewhere.html"
     assert main(["report", str(folder), "-n", "1", "--no-videos", "-o", str(output)]) == 0
     assert "there is no curve" in output.read_text()
 
 
-def test_wrong_use(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("keep", "words"),
+    [
+        (0, "holds no metrics: nothing was trained yet, or they were deleted"),
+        (1, "is damaged in line 2: metrics end before it, and 1 line is left out"),
+    ],
+)
+def test_what_is_lacking_is_said(run, tmp_path, keep, words):
+    folder = shutil.copytree(run.path, tmp_path / "run")
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()[:keep]
+    (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in [*lines, *keep * ["x"]]))
+    assert main(["report", str(folder), "-n", "1", "--no-videos"]) == 0
+    text = Page((folder / "report.html").read_text()).text
+    assert words in text
+    assert ("Last row of metrics" in text) == (keep > 0)
+
+
+def test_wrong_use(run, tmp_path, capsys):
+    assert main(["report", str(run.path), "-o", str(tmp_path)]) == 2
+    assert (
+        f"is a directory; name a file, such as '{tmp_path}/report.html'" in capsys.readouterr().err
+    )
     assert main(["report", str(tmp_path / "none")]) == 2
     assert "there is no run directory" in capsys.readouterr().err
     assert main(["report", str(tmp_path), "--episodes", "0"]) == 2

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 import kiloworlds
-from kiloworlds.evaluation.episode import moment_of, pace, play_episode, play_together, short
+from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.evaluation.episode import (
+    as_picture,
+    moment_of,
+    pace,
+    play_episode,
+    play_together,
+    short,
+)
 from kiloworlds.evaluation.pictures import captioned
 
 
@@ -162,3 +170,31 @@ def test_several_agents_end_together_and_earn_their_mean():
     assert last.lengths.tolist() == [25, 25]
     assert last.returns.shape == (2,)
     assert not last.goes_on.any()
+
+
+def test_pictures_of_any_kind_have_three_colours():
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    colours = np.stack([grey, grey + 1, grey + 2], axis=-1)
+    assert as_picture(colours) is not None
+    np.testing.assert_array_equal(as_picture(colours.tolist()), colours)
+    np.testing.assert_array_equal(as_picture(np.dstack([colours, grey])), colours)  # alpha
+    for rendered in (grey, grey[..., None]):
+        np.testing.assert_array_equal(as_picture(rendered), np.stack([grey] * 3, axis=-1))
+
+
+@pytest.mark.parametrize(
+    ("rendered", "given"),
+    [
+        (None, r"no picture \(NoneType\)"),
+        ("a word", r"no picture \(str\)"),
+        (np.zeros((3, 8, 8)), r"the shape \[3, 8, 8\] \(ndarray\)"),
+        (np.zeros(5), r"the shape \[5\] \(ndarray\)"),
+        (np.zeros((0, 8, 3)), r"no picture \(ndarray\)"),
+        ([[1], [1, 2]], r"no picture \(list\)"),
+    ],
+)
+def test_what_is_no_picture_is_said(rendered, given):
+    with pytest.raises(
+        InvalidValueError, match=rf"render\(\) of the environment gave {given}: a pic"
+    ):
+        as_picture(rendered)

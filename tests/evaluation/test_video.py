@@ -69,6 +69,10 @@ def test_bad_videos(tmp_path):
         write_video(frames(1), tmp_path / "a.avi", 30)
     with pytest.raises(InvalidValueError, match="at least one frame"):
         write_video([], tmp_path / "a.gif", 30)
+    with pytest.raises(
+        InvalidValueError, match="frame 1 has 40 x 20 pixels, and the first 40 x 30"
+    ):
+        write_video([*frames(1), *frames(1, height=20)], tmp_path / "a.gif", 30)
 
 
 def test_a_film_keeps_its_frames_in_little_memory():

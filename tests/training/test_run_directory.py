@@ -114,7 +114,8 @@ def test_metrics_end_before_a_line_that_is_no_row(path, line):
 
 
 def test_a_row_of_other_lengths_ends_the_metrics(tmp_path):
-    rows = [{"a": [1, 2]}, {"a": [1, None]}, {"a": [1]}, {"a": [1, 2]}]
+    values = enumerate([[1, 2], [1, None], [1], [1, 2]])
+    rows = [{"step": step, "seconds": step / 8, "a": pair} for step, pair in values]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     np.testing.assert_array_equal(read_metrics(tmp_path)["a"], [[1, 2], [1, np.nan]])
 
@@ -128,7 +129,7 @@ def test_metrics_are_numbers(trained):
 
 def test_missing_metrics_are_named(path):
     (path / "metrics.jsonl").unlink()
-    with pytest.raises(RunDirectoryError, match=r"metrics\.jsonl"):
+    with pytest.raises(RunDirectoryError, match=r"metrics\.jsonl' is missing\.$"):
         kw.load(path).metrics  # noqa: B018
 
 

@@ -15,6 +15,7 @@ import kiloworlds
 from kiloworlds.cli import options
 from kiloworlds.core import devices
 from kiloworlds.core.checks import require_count
+from kiloworlds.core.outputs import check_output_directory
 from kiloworlds.core.words import number
 from kiloworlds.evaluation.comparison import RETURN, Comparison, Entry, compare
 from kiloworlds.evaluation.remarks import unsaid
@@ -60,6 +61,7 @@ def run(arguments: list[str]) -> int:
     chosen = options.parse(Options, arguments, "compare", DESCRIPTION)
     if chosen.episodes is not None:
         require_count("--episodes", chosen.episodes)
+    check_output_directory(chosen.output)
     from kiloworlds.evaluation.comparison_plots import plot_aggregates, plot_curves, plot_profiles
 
     console = options.wide_console(chosen.json)

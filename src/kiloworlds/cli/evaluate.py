@@ -9,7 +9,7 @@ from rich.text import Text
 
 from kiloworlds.cli import options
 from kiloworlds.core import devices
-from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.words import number
 from kiloworlds.evaluation.task import reward_threshold
 from kiloworlds.training.config import TrainConfig
@@ -46,8 +46,7 @@ def run(arguments: list[str]) -> int:
     """Runs the command and returns its exit code."""
     arguments, env_kwargs = options.split_env_flags(arguments)
     chosen = options.parse(Options, arguments, "eval", DESCRIPTION)
-    if chosen.episodes < 1:
-        raise InvalidValueError(f"--episodes {chosen.episodes} must be 1 or more.")
+    require_count("--episodes", chosen.episodes)
     from kiloworlds.evaluation.evaluate import evaluate_run
 
     console = options.console(chosen.json)

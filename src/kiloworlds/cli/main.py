@@ -95,7 +95,7 @@ def main(
     except (KiloworldsError, OSError) as error:
         if debug:
             raise
-        print(f"kiloworlds: {_without_traceback(str(error))}", file=sys.stderr)
+        print(f"kiloworlds: {_without_traceback(_words(error))}", file=sys.stderr)
         return WRONG_USE if isinstance(error, UnknownNameError | InvalidValueError) else FAILED
 
 
@@ -109,6 +109,13 @@ def entry() -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _words(error: Exception) -> str:
+    """The message of an error; of the system's own errors without their numbers."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{str(error.filename)!r}: {error.strerror}."
+    return str(error)
 
 
 def _without_traceback(message: str) -> str:

@@ -15,6 +15,7 @@ from rich.text import Text
 from kiloworlds.cli import options
 from kiloworlds.cli.display import progress_line
 from kiloworlds.core import devices
+from kiloworlds.core.checks import require_count
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.words import number
 from kiloworlds.evaluation.episode import (
@@ -27,7 +28,7 @@ from kiloworlds.evaluation.episode import (
 )
 from kiloworlds.evaluation.grid import GridVideo, grid_of, play_grid
 from kiloworlds.evaluation.pictures import captioned, picture_as_text
-from kiloworlds.evaluation.video import FORMATS, video_path, write_video
+from kiloworlds.evaluation.video import check_can_write, video_path, write_video
 from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.run import Run
 
@@ -45,10 +46,10 @@ class Options(options.Common):
 
     run: Annotated[Path, tyro.conf.Positional]
     """Directory of the run, such as runs/ppo/CartPole-v1_1."""
-    format: Literal["gif", "mp4"] = "gif"
-    """Kind of video; mp4 needs the extra `video`."""
+    format: Literal["gif", "mp4"] | None = None
+    """Kind of video; gif if neither this nor --output says, and mp4 needs the extra `video`."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """File to write instead of one in the videos folder; its ending says the format."""
+    """File to write instead of one in the videos folder; it ends in .gif or .mp4."""
     grid: Annotated[str | None, tyro.conf.arg(metavar="COLUMNSxROWS")] = None
     """Play many episodes side by side in one video, such as 8x8: eight columns of eight."""
     checkpoint: options.Checkpoint = "newest"
@@ -72,10 +73,13 @@ def run(arguments: list[str]) -> int:
     chosen = options.parse(Options, arguments, "play", DESCRIPTION)
     if chosen.fps is not None and not 0.1 <= chosen.fps <= 1000:
         raise InvalidValueError(f"--fps {chosen.fps:g} must lie between 0.1 and 1000.")
-    if chosen.max_steps < 1:
-        raise InvalidValueError(f"--max-steps {chosen.max_steps} must be 1 or more.")
-    if chosen.output is not None and chosen.output.suffix.lower() not in FORMATS:
-        raise InvalidValueError(f"--output {chosen.output} must end in {' or '.join(FORMATS)}.")
+    require_count("--max-steps", chosen.max_steps)
+    if chosen.output is not None:
+        check_can_write(chosen.output)
+        if chosen.format not in (None, chosen.output.suffix.lower().removeprefix(".")):
+            raise InvalidValueError(
+                f"--output {chosen.output} says another format than --format {chosen.format}: give one."
+            )
     grid = None if chosen.grid is None else grid_of(chosen.grid)
     if grid is not None and chosen.ascii:
         raise InvalidValueError("--grid makes a video; leave out --ascii, or --grid.")
@@ -207,7 +211,7 @@ def _tell_video(path: Path | None, console: Console) -> None:
 def _default_path(trained: Run, chosen: Options) -> Path:
     what = "" if chosen.grid is None else f"grid{grid_of(chosen.grid)}"
     return video_path(
-        trained, what, seed=chosen.seed, seed_index=chosen.seed_index, format=chosen.format
+        trained, what, seed=chosen.seed, seed_index=chosen.seed_index, format=chosen.format or "gif"
     )
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from kiloworlds.cli import autotuning, options, training_flags
 from kiloworlds.cli.output import say
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.outputs import check_output_file
 from kiloworlds.profiling.advice import near_ceiling
 from kiloworlds.profiling.profile import WAITING, Part, Profile
 from kiloworlds.training.config import build_config
@@ -50,6 +51,7 @@ def run(arguments: list[str]) -> int:
     file = chosen.picture or default_picture(asked.algorithm, asked.env_id)
     if file.suffix != ".png":
         raise InvalidValueError(f"--picture {str(file)!r} must end in .png.")
+    check_output_file(file, "profile.png")
     console = options.console(chosen.json)
     settings, tuned = autotuning.autotuned(asked, console)
     config = build_config(asked.algorithm, asked.env_id, settings)

@@ -260,6 +260,7 @@ def _entry(label: str, parts: list[_Part], metric: str, remark: Callable[[str], 
     seeds: list[int] = []
     curves = []
     for part in parts:
+        curves.append(_curve(part, metric, remark))  # which finds out whether it has those seeds
         twice = sorted(set(part.seeds) & set(seeds))
         if twice:
             raise InvalidValueError(
@@ -267,7 +268,6 @@ def _entry(label: str, parts: list[_Part], metric: str, remark: Callable[[str], 
                 "training would count twice; leave one of the runs out."
             )
         seeds += part.seeds
-        curves.append(_curve(part, metric, remark))
     if len(curves) > 1:
         named = ", ".join(map(str, seeds))
         remark(f"{label} on {env_id}: seeds {named} of {len(parts)} runs are taken together.")

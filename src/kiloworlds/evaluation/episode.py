@@ -86,7 +86,28 @@ def first_picture(envs: VectorEnv, seeds: list[int], env_id: str) -> Frame:
             f"{env_id} has no pictures to make a video of; `kiloworlds play` without --grid plays one "
             "episode as text."
         )
-    return frames[0]
+    return as_picture(frames[0])
+
+
+def as_picture(rendered: Any) -> Frame:
+    """What `render` gave as a picture of three colours; grey ones and those with an alpha channel too.
+
+    Raises:
+        InvalidValueError: it is none.
+    """
+    try:
+        picture: Any = np.asarray(rendered).astype(np.uint8)
+    except (TypeError, ValueError):  # None, words, rows of unequal lengths
+        picture = np.zeros(0, np.uint8)
+    shape = picture.shape if picture.ndim != 2 else (*picture.shape, 1)
+    if not picture.size or len(shape) != 3 or shape[2] not in (1, 3, 4):
+        given = f"the shape {list(picture.shape)}" if picture.size else "no picture"
+        raise InvalidValueError(
+            f"render() of the environment gave {given} ({type(rendered).__name__}): a picture must have "
+            "the shape [height, width, 3] and numbers from 0 to 255."
+        )
+    colours = picture.reshape(shape)
+    return np.repeat(colours, 3, axis=2) if shape[2] == 1 else colours[..., :3]
 
 
 def acting(policy: Policy | AgentsPolicy, deterministic: bool) -> Act:
@@ -167,11 +188,11 @@ def _look(envs: VectorEnv, as_text: bool, observations: Any) -> tuple[Frame | No
     if as_text and text is not None:
         return None, text
     frames = None if envs.render_mode is None else envs.render()
-    if frames is None:
+    if frames is None or frames[0] is None:
         return None, _observation_as_text(observations) if text is None else text
     if envs.render_mode == "ansi":
         return None, str(frames[0])
-    return np.asarray(frames[0], np.uint8), None
+    return as_picture(frames[0]), None
 
 
 def _observation_as_text(observations: Any) -> str:

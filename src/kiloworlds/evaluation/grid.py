@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,6 +17,7 @@ from kiloworlds.evaluation.episode import (
     Frame,
     Instant,
     acting,
+    as_picture,
     first_picture,
     pace,
     play_together,
@@ -51,14 +52,14 @@ class Grid(NamedTuple):
         return f"{self.columns}x{self.rows}"
 
 
-def grid_of(given: str | tuple[int, int]) -> Grid:
+def grid_of(given: Any) -> Grid:
     """Reads a grid such as "8x4" or (8, 4): eight columns, four rows.
 
     Raises:
         InvalidValueError: something else, or fewer than 1 or more than 16 of either.
     """
-    words = given if isinstance(given, str) else "x".join(map(str, given))
-    found = re.fullmatch(r"(\d{1,9})x(\d{1,9})", words.strip().lower())
+    words = "x".join(map(str, given)) if isinstance(given, tuple | list) else given
+    found = re.fullmatch(r"(\d{1,9})x(\d{1,9})", str(words).strip().lower())
     if found is None:
         raise InvalidValueError(
             f"the grid {words!r} must be columns x rows, each from 1 to {MOST_CELLS}, such as 8x8."
@@ -234,7 +235,7 @@ class _Wall:
             pictures = envs.render(changed)
         assert pictures is not None  # the first one was there
         for index, picture in zip(changed, pictures, strict=True):
-            cell = fitted(np.asarray(picture, np.uint8), *self._cell)
+            cell = fitted(as_picture(picture), *self._cell)
             if instant.ends[index]:
                 cell = closed(cell, f"return {short(instant.returns[index])}")
             self._put(index, cell)

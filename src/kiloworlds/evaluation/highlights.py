@@ -13,6 +13,7 @@ from kiloworlds.core.errors import InvalidValueError, KiloworldsError, unknown_n
 from kiloworlds.evaluation.episode import (
     Instant,
     acting,
+    as_picture,
     first_picture,
     moment_of,
     pace,
@@ -97,7 +98,7 @@ def episodes_by_return(
             raise unknown_name("pick", str(pick), get_args(Pick), "its type, Pick")
     if f".{format}" not in FORMATS:
         raise InvalidValueError(f"format={format!r} must be 'gif' or 'mp4'.")
-    check_can_write(Path(f"video.{format}"))
+    check_can_write((folder or run.path / "videos") / f"video.{format}")
     env_id = run.config["env_id"]
     policy = run.policy.select_seed(seed_index)
     with watchable_envs(run, episodes, "next_step") as envs:
@@ -144,7 +145,7 @@ def _films(
         pictures = envs.render(seen) if seen else ()
         assert pictures is not None  # the first one was there
         for index, picture in zip(seen, pictures, strict=True):
-            moment = moment_of(envs, last, index, np.asarray(picture, np.uint8))
+            moment = moment_of(envs, last, index, as_picture(picture))
             films[index].add(captioned(moment))
     for index in chosen:
         now, then = last.returns[index], before.returns[index]

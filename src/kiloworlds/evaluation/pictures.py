@@ -19,7 +19,9 @@ def captioned(moment: Moment) -> Frame:
         InvalidValueError: the moment has no picture.
     """
     if moment.picture is None:
-        raise InvalidValueError("only a moment with a picture can have a caption.")
+        raise InvalidValueError(
+            f"there is no picture of step {moment.step:,} to write a caption on."
+        )
     words = moment.action or ""
     action = words if not words or words[:1].isalpha() else f"action {words}"
     earned = f"return {short(moment.episode_return)}"

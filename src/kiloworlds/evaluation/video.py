@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError
+from kiloworlds.core.outputs import check_output_file
 from kiloworlds.evaluation.episode import Frame
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ FORMATS = (".gif", ".mp4")
 
 
 class Film:
-    """Frames kept compressed: drawn pictures are flat, and take a hundredth of their size."""
+    """Frames of one size, kept compressed: drawn pictures are flat, and take a hundredth of theirs."""
 
     def __init__(self, frames: Iterable[Frame] = ()):
         self._packed: list[tuple[bytes, tuple[int, ...]]] = []
@@ -25,6 +26,17 @@ class Film:
             self.add(frame)
 
     def add(self, frame: Frame) -> None:
+        """Appends one.
+
+        Raises:
+            InvalidValueError: it has another size than the first.
+        """
+        if self._packed and frame.shape != self._packed[0][1]:
+            sizes = [f"{shape[1]} x {shape[0]}" for shape in (frame.shape, self._packed[0][1])]
+            raise InvalidValueError(
+                f"frames of a video must have one size: frame {len(self)} has {sizes[0]} pixels, and "
+                f"the first {sizes[1]}."
+            )
         self._packed.append((zlib.compress(frame.tobytes(), level=1), frame.shape))
 
     def __len__(self) -> int:
@@ -66,11 +78,12 @@ def check_can_write(path: Path) -> None:
     """Finds out before anything is played whether a video can be written.
 
     Raises:
-        InvalidValueError: the path ends neither in .gif nor in .mp4.
+        InvalidValueError: the path ends neither in .gif nor in .mp4, or no file can be there.
         MissingDependencyError: MP4 without PyAV.
     """
     if path.suffix.lower() not in FORMATS:
         raise InvalidValueError(f"{path.name} must end in {' or '.join(FORMATS)}.")
+    check_output_file(path, "video.gif")
     if path.suffix.lower() == ".mp4":
         _pyav()
 

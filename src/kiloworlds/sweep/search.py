@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from kiloworlds.core.errors import KiloworldsError
+from kiloworlds.core.outputs import check_output_directory
 from kiloworlds.evaluation.clock import without_compilation
 from kiloworlds.evaluation.comparison import RETURN, final_means
 from kiloworlds.evaluation.statistics import Estimate, estimate
@@ -83,9 +84,11 @@ class Sweep:
 
     Raises:
         SweepStoreError: the folder holds another sweep, or a damaged one.
+        InvalidValueError: there can be no such folder.
     """
 
     def __init__(self, folder: Path, spec: SweepSpec):
+        check_output_directory(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.spec = folder, spec
         with _alone(folder):

@@ -79,12 +79,18 @@ class Run:
                 was torn, as a kill leaves it, is no damage.
 
         Raises:
-            RunDirectoryError: there are none.
+            RunDirectoryError: there are none, or they are of another run than `config.yaml`.
         """
         metrics = read_metrics(self.path, say)
-        if self.config.get("population"):
-            return metrics.with_varied(TrainConfig.from_dict(self.config).varied)
-        return metrics
+        config = TrainConfig.from_dict(self.config)
+        widths = {column.shape[1] for column in metrics.values() if column.ndim > 1}
+        wrong = sorted(widths - {config.num_members})
+        if wrong:
+            raise RunDirectoryError(
+                f"{str(self.path)!r} is damaged: it has metrics of {wrong[0]} values a row, and its "
+                f"config.yaml tells of {config.members_in_words}."
+            )
+        return metrics.with_varied(config.varied) if config.population else metrics
 
     def _say_once(self, words: str) -> None:
         if words not in self._said:
@@ -245,8 +251,9 @@ def _load_policy(run: "Run", config: TrainConfig) -> Policy | AgentsPolicy:
     )
     algorithm: Any = algorithm_for(config, envs)
     envs.close()
-    like = jax.eval_shape(
-        jax.vmap(algorithm.init), jax.random.split(jax.random.key(0), config.num_members)
+    like = jax.eval_shape(  # the keys too: a damaged config.yaml may tell of a billion members
+        lambda key: jax.vmap(algorithm.init)(jax.random.split(key, config.num_members)),
+        jax.random.key(0),
     )
     checkpoint = run.load_checkpoint(only=LEARNER)
     arrays = part(checkpoint.arrays, LEARNER)

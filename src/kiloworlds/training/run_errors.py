@@ -25,6 +25,8 @@ def reading(part: Path) -> Iterator[None]:
         yield
     except RunDirectoryError:
         raise
+    except FileNotFoundError as error:
+        raise RunDirectoryError(f"{str(part)!r} is missing.") from error
     except Exception as error:
         words = " ".join(str(error).split())
         reason = words if isinstance(error, KiloworldsError) else f"{type(error).__name__}: {words}"

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from kiloworlds.core.errors import InvalidValueError, MissingDependencyError, UnknownNameError
+from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.run import Run
+from kiloworlds.training.run_errors import RunDirectoryError
 from kiloworlds.training.storage.metrics import Metrics
 from kiloworlds.training.storage.metrics_file import read_metrics
 
@@ -103,7 +105,7 @@ def test_a_missing_package_comes_with_the_command_that_installs_it(metrics, monk
         getattr(metrics, f"to_{package}")()
 
 
-ROWS = [json.dumps({"step": step, "a": [1.0, None]}) for step in (1, 2, 3, 4)]
+ROWS = [json.dumps({"step": step, "seconds": step / 8, "a": [1.0, None]}) for step in (1, 2, 3, 4)]
 
 
 def read(folder, content):
@@ -120,7 +122,15 @@ def test_a_whole_file_and_a_torn_last_line_are_no_damage(tmp_path):
     assert read(tmp_path, b"") == ([], [])
 
 
-@pytest.mark.parametrize("line", ["{", "5", "\x00\x00", "\u2028", '{"step": 9}', ""])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{", "5", "\x00\x00", "\u2028", '{"step": 9}', ""),
+        '{"step": 2, "a": [1.0, 2.0]}',
+        '{"step": 2, "seconds": 1.0, "a": [1e300, 2.0]}',
+        '{"step": 2, "seconds": 1.0, "a": ["1.0", 2.0]}',
+    ],
+)
 def test_a_damaged_line_is_said_with_what_is_left_out(tmp_path, line):
     lines = [ROWS[0], line, *ROWS[2:], ""]
     steps, (words,) = read(tmp_path, "\n".join(lines).encode())
@@ -131,6 +141,14 @@ def test_a_damaged_line_is_said_with_what_is_left_out(tmp_path, line):
     )
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00" * 9, b"\xef\xbb\xbf{}", b"[" * 9, b"[1]"])
+def test_what_holds_no_row_is_damaged_and_not_torn(tmp_path, content):
+    steps, (words,) = read(tmp_path, content)
+    assert steps == []
+    assert "in line 1: metrics end before it, and 1 line is left out" in words
+    assert read(tmp_path, ROWS[0][:9].encode()) == ([], [])  # as a kill leaves it
+
+
 def test_a_damaged_last_line_is_said(tmp_path):
     steps, (words,) = read(tmp_path, "\n".join([*ROWS, "{", ""]).encode())
     assert steps == [1, 2, 3, 4]
@@ -138,7 +156,8 @@ def test_a_damaged_last_line_is_said(tmp_path):
 
 
 def test_a_run_says_it_once_on_standard_error_or_to_whom_one_likes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("kiloworlds.training.run._read_config", lambda file: {})
+    config = TrainConfig("ppo", "CartPole-v1", num_seeds=2).as_dict()
+    monkeypatch.setattr("kiloworlds.training.run._read_config", lambda file: config)
     (tmp_path / "metrics.jsonl").write_text(f"{ROWS[0]}\n{{\n{ROWS[1]}\n")
     run = Run(tmp_path)
     assert run.metrics["step"].tolist() == [1]
@@ -150,10 +169,25 @@ def test_a_run_says_it_once_on_standard_error_or_to_whom_one_likes(tmp_path, mon
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "has metrics of 2 values a row, and its config.yaml tells of 1 seed"),
+        ({"num_seeds": 10**9}, "tells of 1000000000 seeds"),
+        ({"num_seeds": 2, "population": {"gamma": [0.9, 0.8]}}, "tells of 2 x 2 trainings"),
+    ],
+)
+def test_metrics_of_another_run_are_refused(tmp_path, monkeypatch, settings, words):
+    config = TrainConfig("ppo", "CartPole-v1", **settings).as_dict()
+    monkeypatch.setattr("kiloworlds.training.run._read_config", lambda file: config)
+    (tmp_path / "metrics.jsonl").write_text("\n".join(ROWS))
+    with pytest.raises(RunDirectoryError, match=words):
+        Run(tmp_path).metrics  # noqa: B018
+
+
 @pytest.mark.parametrize("step", [2, 1, -1, 0, None, float("nan"), 10**400])
 def test_rows_whose_steps_do_not_rise_are_damage(tmp_path, step):
-    rows = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.4}, {"step": step, "loss": 0.3}]
-    lines = [json.dumps(row) for row in [*rows, {"step": 4, "loss": 0.2}]]
+    lines = [json.dumps({"step": number, "seconds": 0.5}) for number in (1, 2, step, 4)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     said = []
     assert read_metrics(tmp_path, said.append)["step"].tolist() == [1, 2]

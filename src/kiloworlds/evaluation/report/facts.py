@@ -37,6 +37,7 @@ class Facts:
 
     Attributes:
         title, summary: at the top.
+        remarks: on what is lacking, in sentences.
         settings: all, in the order of config.yaml.
         evaluation: of the final policies.
         entries: of a population, each entry's mean return in the evaluation, by name.
@@ -49,6 +50,7 @@ class Facts:
 
     title: str
     summary: list[tuple[str, str]]
+    remarks: list[str]
     settings: list[Setting]
     evaluation: list[tuple[str, str]]
     entries: list[tuple[str, str]]
@@ -67,11 +69,13 @@ def facts_of(run: Run, title: str, evaluation: RunEvaluation, episodes: int) -> 
         evaluation: of the run's policies.
         episodes: that each of them played.
     """
-    metrics = run.metrics
+    damage: list[str] = []
+    metrics = run.read_metrics(damage.append)
     config = TrainConfig.from_dict(run.config)
     return Facts(
         title,
         _summary(config, evaluation, metrics),
+        _remarks(metrics, damage),
         _settings(run),
         _evaluation(config, evaluation, episodes),
         [(name, number(mean)) for name, mean in _means_of_entries(config, evaluation)],
@@ -99,6 +103,12 @@ def _summary(
         told.append(("steps", f"{int(metrics['step'][-1]):,} per seed"))
         told.append(("time", duration(float(metrics["seconds"][-1]))))
     return told
+
+
+def _remarks(metrics: Metrics, damage: list[str]) -> list[str]:
+    if not metrics.num_rows and not damage:
+        return ["The run holds no metrics: nothing was trained yet, or they were deleted."]
+    return damage
 
 
 def _with_interval(evaluation: RunEvaluation) -> str:

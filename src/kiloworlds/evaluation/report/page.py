@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.core.outputs import check_output_file
 from kiloworlds.core.words import number
 from kiloworlds.evaluation.axes import INK, PALETTE, dress, figure_of
 from kiloworlds.evaluation.evaluate import RunEvaluation, evaluate_run
@@ -51,9 +52,11 @@ def write_report(
 
     Raises:
         RunDirectoryError: the run has no policy yet.
+        InvalidValueError: no file can be at `path`.
         OSError: the file cannot be written.
     """
     path = run.path / "report.html" if path is None else path
+    check_output_file(path, "report.html")
     evaluation = evaluate_run(run, episodes=episodes, seed=seed)
     shown, why_not = _videos(run, seed) if videos else ([], "Left out.")
     environment = jinja2.Environment(
@@ -72,6 +75,7 @@ def write_report(
         player=_player(run),
         no_videos=why_not,
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page)
     return path
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -153,7 +154,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], str | None]:
         row = _parse(line)
         if row is None or (rows and not _follows(row, rows)):
             left_out = len(lines) - index
-            is_torn = bool(end) and left_out == 1
+            is_torn = bool(end) and left_out == 1 and line.startswith("{")
             return rows, None if is_torn else _damage(file, index + 1, left_out)
         rows.append(row)
     return rows, None
@@ -172,7 +173,7 @@ def _follows(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
     """Whether a row holds the same metrics as those before, after more steps."""
     if _layout(row) != _layout(rows[0]):
         return False
-    step, before = row.get("step"), rows[-1].get("step")
+    step, before = row["step"], rows[-1]["step"]
     if step is None or before is None:
         return step is before
     return step > before  # nor is NaN
@@ -184,21 +185,29 @@ def _damage(file: Path, number: int, left_out: int) -> str:
     return f"{where}: metrics end before it, and {count} left out."
 
 
-_MOST = 2**63
-"""No count is larger, and no array holds more."""
+_MOST = {int: 2**63, float: float(np.finfo(np.float32).max)}
+"""No count is larger, and no array holds more; no metric is computed with more than float32."""
+_NEEDED = frozenset(("step", "seconds"))
+"""What every row has."""
 
 
 def _layout(row: Any) -> dict[str, int | None] | None:
     """How many numbers a row holds for each metric (None: just one); None if it is no row."""
-    if not isinstance(row, dict):
+    if not isinstance(row, dict) or not row.keys() >= _NEEDED:
         return None
     for value in row.values():
-        for entry in value if isinstance(value, list) else [value]:
-            if not isinstance(entry, int | float | None) or (
-                isinstance(entry, int) and abs(entry) > _MOST
-            ):
-                return None
+        if not all(map(_is_entry, value if isinstance(value, list) else [value])):
+            return None
     return {name: len(value) if isinstance(value, list) else None for name, value in row.items()}
+
+
+def _is_entry(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, int | float):
+        return False
+    is_finite = isinstance(value, int) or math.isfinite(value)
+    return not is_finite or abs(value) <= _MOST[float if isinstance(value, float) else int]
 
 
 def _column(values: list[Any]) -> np.ndarray:

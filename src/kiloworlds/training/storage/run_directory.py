@@ -11,6 +11,7 @@ checkpoints/      everything that determines how it goes on (`kiloworlds.trainin
 videos/, *.png    made by `kiloworlds play` and at the end of training
 """
 
+import contextlib
 import os
 import platform
 import re
@@ -119,10 +120,19 @@ def versions() -> dict[str, Any]:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old text or the new one, never a part."""
+    """Writes a file so that a reader sees the old text or the new one, never a part.
+
+    Raises:
+        OSError: it cannot be written; the error names the file itself.
+    """
     unfinished = file.with_name(f".{file.name}-{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the directory itself may be gone
+            unfinished.unlink()
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 def _git_commit() -> str | None:
