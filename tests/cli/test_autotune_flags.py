@@ -84,7 +84,36 @@ def test_a_trainer_that_starts_again_does_not_choose_again(command, monkeypatch,
             return 0
 
     monkeypatch.setattr("kiloworlds.training.survival.supervisor.Supervisor", Watched)
-    command("train", "ppo", "CartPole-v1", "--supervise", "--autotune", "--autotune-again")
+    flags = ("--autotune", "--autotune-again", "--autotune-seconds", "20", "--num-envs", "4")
+    command("train", "ppo", "CartPole-v1", "--supervise", *flags)
     first, again = commands
     assert "--autotune" in first
-    assert not [word for word in again if word.startswith("--autotune")]
+    assert not [word for word in again if word.startswith("--autotune") or word == "20"]
+    assert again[-5:-3] == ["--num-envs", "4"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--autotune-seconds", "20"], "--autotune-seconds is for --autotune: give both"),
+        (
+            ["--autotune", "--autotune-seconds", "1"],
+            "--autotune-seconds=1.0 must be a number between",
+        ),
+    ],
+)
+def test_flags_that_do_not_fit(command, asked, flags, complaint):
+    code, _, err = command("train", "ppo", "CartPole-v1", *TINY, *flags)
+    assert code == 2
+    assert complaint in err
+    assert not asked
+
+
+def test_without_time_training_goes_on_as_asked(command, monkeypatch, tmp_path):
+    unmeasured = Tuned({}, 1.0, ["Nothing was measured in 5 s."], [], 5.0, "2026-01-02")
+    monkeypatch.setattr("kiloworlds.cli.autotuning.tune", lambda *_, **__: unmeasured)
+    words = ("train", "ppo", "CartPole-v1", *TINY, "--run-dir", tmp_path / "run")
+    code, out, _ = command(*words, "--autotune")
+    assert code == 0
+    assert "Nothing was measured in 5 s." in out
+    assert "ways measured" not in out

@@ -214,6 +214,13 @@ def test_interrupt_leaves_a_usable_run(tmp_path):
     assert kiloworlds.load(path).policy.act(observations).shape == (3,)
 
 
+def test_a_setting_and_a_population_of_it_are_one_too_many(command):
+    words = ("--learning-rate", "0.1", "--population", '{"learning_rate": [0.01, 0.02]}')
+    code, _, err = command("train", "ppo", "CartPole-v1", *words)
+    assert code == 2
+    assert "--learning-rate is given beside a population that holds values of it" in err
+
+
 def test_next_commands_import_the_file_of_the_environment(command, own_file, tmp_path):
     path = tmp_path / "run"
     own = ("--num-workers", 1, "--run-dir", path)

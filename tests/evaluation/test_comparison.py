@@ -87,6 +87,14 @@ def test_bad_input_is_refused_in_words(tmp_path):
         compare([run])
 
 
+def test_what_is_no_seeds_own_counts_as_one(tmp_path):
+    comparison = compare([make_run(tmp_path / "a", rising(4, 1.0, 2.0))], "fps")
+    assert final_values(comparison)["ppo", "CartPole-v1"].tolist() == [1000.0]
+    assert comparison.remarks == [
+        "fps of ppo on CartPole-v1 is one number of all seeds of a run, and counts as one seed."
+    ]
+
+
 def test_rows_that_are_not_finite_are_left_out_and_told(tmp_path):
     returns = rising(10, 10.0, 20.0)
     returns[0] = np.nan  # no episode had ended yet

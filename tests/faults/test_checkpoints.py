@@ -387,6 +387,29 @@ def test_a_run_whose_disk_stays_full_is_rescued(tmp_path):
     assert read_events(rescued)[0] == {"event": "something happened"}
 
 
+def test_half_a_rescued_run_is_not_left_behind(tmp_path):
+    path, elsewhere = tmp_path / "runs" / "run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    event = """
+    from kiloworlds.training.storage.checkpoint import CheckpointStore
+    if len(rows) == 1:
+        save = CheckpointStore.save
+
+        def saved(self, *what):
+            if path.parent in self.folder.parents:
+                raise OSError(28, "No space left on device")
+            save(self, *what)
+
+        CheckpointStore.save = saved
+    """
+    done = train(path, event, "env", "-C", str(elsewhere))
+    assert done.returncode == 0, done.stderr
+    rescued = Path(done.stdout.split()[0])
+    assert rescued == elsewhere / "run_rescued"
+    check_whole(rescued)
+    assert os.listdir(tmp_path / "runs") == ["run"]
+
+
 def test_a_second_signal_ends_training_at_once(tmp_path):
     listen = """
     if len(rows) == 2:

@@ -14,6 +14,7 @@ from kiloworlds.sweep.plots import plot_sweep
 from kiloworlds.sweep.search import Outcome, Sweep, SweepFailedError, costs_differ, pareto_front
 from kiloworlds.sweep.spec import read_spec
 from kiloworlds.sweep.store import SweepStoreError
+from kiloworlds.training.train import train_config
 
 SMALL = {"total_steps": 512, "num_envs": 8, "num_steps": 16, "num_minibatches": 2}
 GIVEN = {
@@ -143,6 +144,54 @@ def test_a_damaged_study_is_refused(tmp_path):
         Sweep(tmp_path, read_spec(GIVEN))
 
 
+@pytest.mark.parametrize("line", ["[1, 2]", "5", "null", '"word"', "{}", '{"op_code": 99}'])
+def test_lines_that_are_none_of_a_study_are_refused(tmp_path, line):
+    Sweep(tmp_path, read_spec(GIVEN | {"trials": 1}))
+    with (tmp_path / "study.journal").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(SweepStoreError, match=r"study.journal' is damaged .* Move it away"):
+        Sweep(tmp_path, read_spec(GIVEN))
+
+
+def test_a_trial_that_lost_what_was_told_of_it_is_refused(tmp_path):
+    spec = read_spec(GIVEN | {"trials": 1, "seeds": 1})
+    Sweep(tmp_path, spec).run()
+    file = tmp_path / "study.journal"
+    lines = file.read_text().splitlines(keepends=True)
+    for fact in ("returns", "steps", "learning_rate"):
+        file.write_text("".join(line for line in lines if f'"{fact}"' not in line))
+        with pytest.raises(SweepStoreError, match=rf"\(trial 0 lacks {fact}\)"):
+            Sweep(tmp_path, spec).run()
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "5", "a: [1"])
+def test_a_damaged_specification_in_the_folder_is_named(tmp_path, text):
+    Sweep(tmp_path, read_spec(GIVEN))
+    (tmp_path / "sweep.yaml").write_text(text)
+    with pytest.raises(SweepStoreError, match=r"sweep.yaml' is damaged: [^\n]*$"):
+        Sweep(tmp_path, read_spec(GIVEN))
+
+
+def test_a_run_that_had_to_go_elsewhere_is_found_there(tmp_path, monkeypatch):
+    def rescued(config, run_dir, **listeners):
+        return train_config(config, run_dir=tmp_path / "elsewhere", **listeners)
+
+    monkeypatch.setattr("kiloworlds.sweep.search.train_config", rescued)
+    spec = read_spec(GIVEN | {"trials": 1, "seeds": 1})
+    (outcome,) = Sweep(tmp_path / "sweep", spec).run()
+    assert outcome.run == tmp_path / "elsewhere"
+    assert outcome.returns == kw.load(outcome.run).metrics["rollout/ep_rew_mean"][-1].tolist()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_signal_that_ended_the_command_is_its_exit_code(tmp_path, monkeypatch, number, code):
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(GIVEN | {"trials": 1}))
+    monkeypatch.setattr(
+        "kiloworlds.sweep.search._Stopping.hear", lambda self, *of: os.kill(os.getpid(), number)
+    )
+    assert main(["sweep", str(tmp_path / "a.yaml"), "-o", str(tmp_path / "sweep")]) == code
+
+
 def test_an_interrupted_sweep_goes_on_in_the_same_process(tmp_path):
     def interrupt(_):
         raise KeyboardInterrupt
@@ -207,6 +256,21 @@ def test_two_processes_share_the_work(tmp_path):
     assert len(outcomes) == 6
 
 
+def test_others_that_are_still_at_work_are_told(tmp_path, capsys):
+    given = GIVEN | {"trials": 2, "population": 1, "seeds": 1}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(given))
+    (other,) = Sweep(tmp_path / "sweep", read_spec(given)).trials.ask(1)  # of this living process
+    words = ["sweep", str(tmp_path / "a.yaml"), "-o", str(tmp_path / "sweep"), "--json"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert (
+        "1 trial is still being trained by other processes: what follows is not final" in said.err
+    )
+    told = json.loads(said.out)
+    assert told["running"] == 1
+    assert [trial["number"] for trial in told["trials"]] == [1 - other.number]
+
+
 def test_hopeless_programs_end_early(tmp_path):
     rates = {"learning_rate": [0.01, 0.011, 0.012, 0.013, 0.014, 1e-9]}
     settings = {"total_steps": 30_000, "num_envs": 8, "num_steps": 32, "num_minibatches": 2}
@@ -243,7 +307,14 @@ def without_training(folder, sign: int = 1, **changes) -> tuple[Sweep, list[str]
 
     def end(trials, _):
         for trial in trials:
-            facts = {"returns": [1.0], "seconds": 2.0, "steps": 10, "run": "0", "first": 0}
+            facts = {
+                "returns": [1.0],
+                "seconds": 2.0,
+                "steps": 10,
+                "run": "0",
+                "first": 0,
+                "curve": [],
+            }
             sweep.trials.tell(trial, sign * trial.params["learning_rate"], **facts)
 
     sweep._train = end
@@ -283,7 +354,14 @@ def test_trials_of_one_program_cost_the_same_for_each_step(tmp_path):
         epochs, rate = trial.params["num_epochs"], trial.params["learning_rate"]
         steps = 10 if rate == 0.3 else 20  # stopped early
         seconds = (1.0 if rate == 0.1 else 3.0) * epochs  # packed otherwise
-        facts = {"returns": [1.0], "seconds": seconds, "steps": steps, "run": "0", "first": 0}
+        facts = {
+            "returns": [1.0],
+            "seconds": seconds,
+            "steps": steps,
+            "run": "0",
+            "first": 0,
+            "curve": [],
+        }
         sweep.trials.tell(trial, 1.0, **facts)
     for each in sweep.outcomes():
         assert each.seconds == pytest.approx(7 / 50 * each.values["num_epochs"] * each.steps)

@@ -166,6 +166,17 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(path, trained, capsys):
     said = capsys.readouterr().err
     assert "checkpoints/512' is damaged" in said
     assert "state.safetensors is not what was written: its sha256 is" in said
+    assert "Trying the one before it" in said
+
+
+def test_where_the_only_checkpoint_is_damaged_none_before_it_is_tried(path, capsys):
+    shutil.rmtree(path / "checkpoints" / "256")
+    (path / "checkpoints" / "512" / "manifest.json").write_text("{}")
+    with pytest.raises(NoCheckpointError, match=r"all of \[512\] are damaged"):
+        go_on(path)
+    said = capsys.readouterr().err
+    assert "checkpoints/512' is damaged" in said
+    assert "Trying" not in said
 
 
 def test_without_a_checkpoint_nothing_starts_from_scratch(path):

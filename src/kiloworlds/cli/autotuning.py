@@ -9,7 +9,9 @@ from rich.text import Text
 
 from kiloworlds.cli import options, training_flags
 from kiloworlds.cli.output import say
-from kiloworlds.profiling.tuning.autotune import Tuned, tune
+from kiloworlds.core.checks import require_number
+from kiloworlds.core.errors import InvalidValueError
+from kiloworlds.profiling.tuning.autotune import DEFAULT_SECONDS, SECONDS, Tuned, tune
 from kiloworlds.training.config import build_config
 from kiloworlds.vector.pettingzoo.ids import user_module
 
@@ -24,8 +26,8 @@ class Options(training_flags.Options):
     autotune: options.Flag = False
     """Measure first which devices, threads, workers and numbers of environments are fastest on this
     machine, and use them. Settings that are given stay. The answer is kept for next time."""
-    autotune_seconds: float = 45.0
-    """With --autotune: seconds that measuring may take."""
+    autotune_seconds: float | None = None
+    """With --autotune: seconds that measuring may take; 45 if not given."""
     autotune_again: options.Flag = False
     """With --autotune: measure again, whatever is kept."""
 
@@ -37,10 +39,16 @@ def autotuned(
 
     Raises:
         TrialError: what was asked for cannot be measured.
+        InvalidValueError: flags that do not fit together.
     """
     chosen = asked.options
+    seconds = chosen.autotune_seconds
     if not (chosen.autotune or chosen.autotune_again):
+        if seconds is not None:
+            raise InvalidValueError("--autotune-seconds is for --autotune: give both, or neither.")
         return asked.settings, None
+    if seconds is not None:
+        require_number("--autotune-seconds", seconds, *SECONDS)
     config = build_config(asked.algorithm, asked.env_id, asked.settings)
     module = user_module(asked.env_id)
     imports = [*chosen.imports, *([module] if module else [])]
@@ -48,7 +56,7 @@ def autotuned(
         tuned = tune(
             config,
             asked.given,
-            seconds=chosen.autotune_seconds,
+            seconds=DEFAULT_SECONDS if seconds is None else seconds,
             again=chosen.autotune_again,
             imports=imports,
             say=lambda words: status.update(f"autotune: {words}"),
@@ -68,13 +76,15 @@ def show(tuned: Tuned, console: Console) -> None:
             f"times as fast) and kept in {tuned.file}; --autotune-again measures anew.",
         )
         return
-    console.print(_table(tuned))
+    if tuned.tried:
+        console.print(_table(tuned))
     for index, sentence in enumerate(tuned.why):
         say(console, "" if index else "autotune", sentence)
     kept = f" Kept in {tuned.file}." if tuned.file else " Not kept: there is no cache to write to."
     measured = sum(one.steps_per_second is not None for one in tuned.tried)
     many = f"{measured} of {len(tuned.tried)}" if measured < len(tuned.tried) else f"{measured}"
-    say(console, "", f"{many} ways measured in {tuned.seconds:.0f} s.{kept}")
+    if measured:
+        say(console, "", f"{many} ways measured in {tuned.seconds:.0f} s.{kept}")
     console.print()
 
 

@@ -14,8 +14,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended."""
+SIGNALLED = 128
+"""The exit code of a command that a signal ended is this and its number, as shells have it."""
 _AGAIN_SECONDS = 0.05
 """After the callback has returned."""
 
@@ -41,7 +41,7 @@ def leaving_at_once() -> Iterator[None]:
 def _leave(number: int, frame: FrameType | None) -> None:
     sys.stdout.flush()
     os.write(2, b"\nInterrupted.\n")
-    os._exit(INTERRUPTED)
+    os._exit(SIGNALLED + number)
 
 
 def raise_again_when_swallowed() -> None:

@@ -1,6 +1,6 @@
 """The `kiloworlds` command: finds the verb, runs it, and turns errors into one sentence.
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted (143 by SIGTERM).
 """
 
 import contextlib
@@ -8,13 +8,14 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NoReturn
 
 import kiloworlds
-from kiloworlds.cli.ctrl_c import INTERRUPTED, leaving_at_once, raise_again_when_swallowed
+from kiloworlds.cli.ctrl_c import SIGNALLED, leaving_at_once, raise_again_when_swallowed
 from kiloworlds.cli.output import results_only_on_stdout
 from kiloworlds.core.errors import (
     InvalidValueError,
@@ -83,9 +84,9 @@ def main(
     try:
         with results_only_on_stdout("--json" in arguments), _tracebacks_in_log(debug):
             return _dispatch(arguments, importing)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("\nInterrupted.", file=sys.stderr)
-        return INTERRUPTED
+        return SIGNALLED + getattr(interrupt, "signal", signal.SIGINT)  # SIGTERM ends sweeps too
     except SystemExit as finished:  # the argument parser's help and errors
         return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
     except BrokenPipeError:

@@ -75,8 +75,13 @@ def run(arguments: list[str]) -> int:
         console.print(Text(line), soft_wrap=True)
 
     outcomes = sweep.run(lambda words: console.print(Text(words, "yellow"), soft_wrap=True), tell)
+    running = sweep.trials.num_running
+    if running:
+        what = "1 trial is" if running == 1 else f"{running} trials are"
+        tail = "what follows is not final" if outcomes else "nothing has ended yet"
+        words = f"{what} still being trained by other processes: {tail}"
+        console.print(Text(words, "yellow"), soft_wrap=True)
     if not outcomes:
-        console.print(Text("others are still at its trials; nothing has ended yet", "yellow"))
         return 0
     picture = folder / "sweep.png"
     figure = plot_sweep(spec, outcomes)
@@ -94,6 +99,7 @@ def run(arguments: list[str]) -> int:
                 "trials": [_as_json(outcome) for outcome in outcomes],
                 "best": _as_json(outcomes[0]),
                 "pareto": front,
+                "running": running,
                 "remarks": remarks,
                 "next": again,
                 "picture": picture,

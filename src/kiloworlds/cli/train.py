@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kiloworlds.cli import autotuning, options, training_flags
+from kiloworlds.cli.ctrl_c import SIGNALLED
 from kiloworlds.cli.display import make_display, mean_and_spread, outcome, spread_text
 from kiloworlds.core.checks import require_number
 from kiloworlds.core.errors import InvalidValueError
@@ -28,7 +29,6 @@ environment is named, the defaults below are those of its preset. Parameters of 
 --env.length 0.7, or --env-kwargs '{"length": 0.7}'. Ctrl-C ends early and keeps what was learnt:
 --run-dir RUN --resume goes on with a run as if it had never stopped."""
 
-_SIGNALLED = 128  # plus the signal's number, as shells have it
 _ROUNDED_UP = 1.01  # below a hundredth more steps nobody wants to hear of it
 
 
@@ -81,7 +81,9 @@ def _supervise(words: Sequence[str], chosen: Options) -> int:
     command = [sys.executable, "-m", "kiloworlds.cli.main", "train"]
     same = _without(words, "--supervise")
     again = _without(_without(same, "--resume"), "--run-dir", takes_value=True)
-    again = _without(_without(again, "--autotune"), "--autotune-again")  # the run has its settings
+    for flag in ("--autotune", "--autotune-again"):  # the run has its settings
+        again = _without(again, flag)
+    again = _without(again, "--autotune-seconds", takes_value=True)
     supervisor = Supervisor(
         [*command, *same],
         lambda path: [*command, *again, "--run-dir", str(path), "--resume"],
@@ -196,7 +198,7 @@ def _train(asked: training_flags.Asked[Options]) -> int:
     else:
         final_words = spread_text(final, config.num_members) + told
         _say_what_next(console, result, words, final_words, config, curve)
-    return _SIGNALLED + (result.signal or signal.SIGINT) if result.interrupted else 0
+    return SIGNALLED + (result.signal or signal.SIGINT) if result.interrupted else 0
 
 
 def _plot(result: Any, console: Console) -> Path | None:

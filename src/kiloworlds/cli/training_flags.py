@@ -93,8 +93,18 @@ def read(
         settings["preprocessing"] = options.mapping(settings["preprocessing"])
     flags = {word.partition("=")[0] for word in arguments if word.startswith("-")}
     names = {_SHORT.get(flag, flag.lstrip("-").replace("-", "_")) for flag in flags}
+    if "population" in names:
+        _check_population(names & set(settings["population"]))
     given = frozenset((names & set(settings)) | set(from_file))
     return Asked(algorithm, env_id, settings, given, chosen)
+
+
+def _check_population(twice: set[str]) -> None:
+    for name in sorted(twice):
+        raise InvalidValueError(
+            f"--{name.replace('_', '-')} is given beside a population that holds values of it: leave "
+            "one of them out."
+        )
 
 
 def _split_names(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -96,11 +96,16 @@ def final_values(comparison: Comparison, episodes: int | None = None) -> Finals:
         episodes: are given: then the mean return of so many, played by each seed's final policy by
             its most likely actions, in the same environments for all.
     """
-    finals = {}
+    finals, single = {}, []
     for key, entry in comparison.entries.items():
         values = entry.final if episodes is None else _evaluated(entry, episodes)
         known = np.isfinite(values)
-        if not known.all():
+        if len(values) < len(entry.seeds):
+            comparison.remarks.append(
+                f"{comparison.metric} of {entry.label} on {entry.env_id} is one number of all seeds of "
+                "a run, and counts as one seed."
+            )
+        elif not known.all():
             lacking = [
                 str(seed) for seed, is_known in zip(entry.seeds, known, strict=True) if not is_known
             ]
@@ -109,9 +114,8 @@ def final_values(comparison: Comparison, episodes: int | None = None) -> Finals:
                 "are left out, which flatters it."
             )
         finals[key] = values[known]
-    single = [
-        f"{label} on {env_id}" for (label, env_id), values in finals.items() if len(values) == 1
-    ]
+        if len(finals[key]) == 1 and len(values) == len(entry.seeds):
+            single.append(f"{entry.label} on {entry.env_id}")
     if single:
         comparison.remarks.append(
             f"No interval is given for one seed ({', '.join(single)}), which tells nothing of how "

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +26,25 @@ from kiloworlds.training.run import load
 from kiloworlds.training.storage.run_directory import write_whole
 from kiloworlds.training.train import train_config
 
-_SPEC = "sweep.yaml"
+_SPEC, _RUNS = "sweep.yaml", "runs"
 _EARLIEST = 0.5
 """Share of a training before which none is stopped early."""
 
 
 class SweepFailedError(KiloworldsError, RuntimeError):
     """A sweep without any result."""
+
+
+class SweepInterrupted(KeyboardInterrupt):
+    """A sweep that a signal ended.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, number: int | None):
+        super().__init__()
+        self.signal = signal.SIGINT if number is None else number
 
 
 class Outcome(NamedTuple):
@@ -103,7 +116,7 @@ class Sweep:
         """Tries what is still to be tried; returns all outcomes, the best first.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C; trials that had begun are tried again by the next run.
+            SweepInterrupted: Ctrl-C or SIGTERM; trials that had begun are tried again by the next run.
             SweepFailedError: no trial ended with a value.
         """
         back = self.trials.take_back_abandoned()
@@ -148,7 +161,7 @@ class Sweep:
                 trial.user_attrs["returns"],
                 pace[self._program(trial)] * trial.user_attrs["steps"],
                 trial.user_attrs["steps"],
-                self.folder / "runs" / trial.user_attrs["run"],
+                self.folder / _RUNS / trial.user_attrs["run"],
                 trial.user_attrs["first"],
             )
             for trial in finished
@@ -197,7 +210,7 @@ class Sweep:
             config = self.spec.config(own | {"population": population})
             run = train_config(
                 config,
-                run_dir=self.folder / "runs" / name,
+                run_dir=self.folder / _RUNS / name,
                 on_metrics=lambda row: stopping.hear(
                     row, config.num_updates * config.steps_per_update
                 ),
@@ -210,13 +223,16 @@ class Sweep:
                 self.trials.fail(trial, str(error))
             return
         if run.interrupted and not stopping.is_set():
-            raise KeyboardInterrupt
+            raise SweepInterrupted(run.signal)
         self._tell(trials, run.path)
         if run.signal is not None:  # it came when all was done, or was to stop anyway
-            raise KeyboardInterrupt
+            raise SweepInterrupted(run.signal)
 
     def _tell(self, trials: list[Any], path: Path) -> None:
         run = load(path)
+        # One whose directory could not be written is elsewhere.
+        runs = (self.folder / _RUNS).resolve()
+        place = path.name if path.resolve().parent == runs else str(path.resolve())
         rows = run.metrics
         returns = np.asarray(rows[RETURN], float).reshape(len(rows["step"]), -1)
         ends = final_means(returns)
@@ -234,7 +250,7 @@ class Sweep:
                 returns=[float(value) for value in each],
                 seconds=seconds,
                 steps=int(rows["step"][-1]),
-                run=path.name,
+                run=place,
                 first=first,
                 curve=_curve(rows["step"], returns[:, first : first + seeds]),
             )
@@ -327,7 +343,13 @@ def _claim(folder: Path, spec: SweepSpec) -> None:
     try:
         theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SweepStoreError(f"{str(file)!r} is damaged: {error}") from error
+        why = " ".join(str(error).split())
+        raise SweepStoreError(f"{str(file)!r} is damaged: {why}") from error
+    if not isinstance(theirs, dict):
+        raise SweepStoreError(
+            f"{str(file)!r} is damaged: it holds no names and values. Delete it if the sweep in "
+            f"{str(folder)!r} is the one given: it is written again."
+        )
     may_change = ("trials", "population", "early_stopping")
     different = [
         f"{name}: {theirs.get(name)!r} there, {value!r} given"

@@ -14,6 +14,8 @@ from kiloworlds.core.errors import KiloworldsError, MissingDependencyError
 from kiloworlds.sweep.spec import Choices, Range, SweepSpec
 
 _WORKER, _ERROR = "worker", "error"
+_FACTS = frozenset(("returns", "seconds", "steps", "run", "first", "curve"))
+"""What is told of a trial that ended with a value."""
 _AT_RANDOM = 10
 """Trials that "tpe" draws at random before it learns from results; fewer in a short sweep."""
 _LOCK_SECONDS = 20.0
@@ -53,7 +55,7 @@ class Trials:
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
         self._optuna, self._spec = package, spec
-        file = folder / "study.journal"
+        self._file = file = folder / "study.journal"
         lock = JournalFileOpenLock(str(file), grace_period=int(_LOCK_SECONDS))
         _cut_torn_line(file, lock)
         try:
@@ -67,11 +69,19 @@ class Trials:
             )
             if spec.sampler == "grid":
                 self._enqueue_grid()
-        except (ValueError, KeyError, AssertionError) as error:  # JSONDecodeError among them
-            raise SweepStoreError(
-                f"{str(file)!r} is damaged ({error}): what it holds cannot be trusted. Move it away "
-                "to start the sweep again; trainings that ended stay in the runs folder."
-            ) from error
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AssertionError,
+        ) as error:  # of lines that are none
+            raise self._damaged(str(error)) from error
+
+    def _damaged(self, why: str) -> SweepStoreError:
+        return SweepStoreError(
+            f"{str(self._file)!r} is damaged ({why}): what it holds cannot be trusted. Move it away to "
+            "start the sweep again; trainings that ended stay in the runs folder."
+        )
 
     def _enqueue_grid(self) -> None:
         """Has as many combinations wait as are wanted, but for those that are known."""
@@ -139,13 +149,22 @@ class Trials:
                 self.study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
                 self.study.enqueue_trial(trial.params)
 
+    @property
+    def num_running(self) -> int:
+        """How many are being trained, by whichever process."""
+        return len(self._running())
+
     def _running(self) -> list[Any]:
         return self.study.get_trials(
             deepcopy=False, states=(self._optuna.trial.TrialState.RUNNING,)
         )
 
     def tell(self, trial: Any, value: float, **facts: Any) -> None:
-        """Ends a trial with its value."""
+        """Ends a trial with its value.
+
+        Args:
+            facts: those of `_FACTS`.
+        """
         for name, fact in facts.items():
             trial.set_user_attr(name, fact)
         self.study.tell(trial, value)
@@ -161,9 +180,19 @@ class Trials:
         return [trial.user_attrs[_ERROR] for trial in trials if _ERROR in trial.user_attrs]
 
     def finished(self) -> list[Any]:
-        """Those with a value, the best first."""
+        """Those with a value, the best first.
+
+        Raises:
+            SweepStoreError: some of what belongs to one is lost.
+        """
         complete = self._optuna.trial.TrialState.COMPLETE
         trials = self.study.get_trials(deepcopy=False, states=(complete,))
+        for trial in trials:
+            lost = (_FACTS - trial.user_attrs.keys()) | (
+                self._spec.search.keys() - trial.params.keys()
+            )
+            if lost:
+                raise self._damaged(f"trial {trial.number} lacks {', '.join(sorted(lost))}")
         return sorted(trials, key=lambda trial: -trial.value)
 
 

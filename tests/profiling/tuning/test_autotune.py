@@ -7,7 +7,7 @@ from training_settings import TINY
 
 import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError
-from kiloworlds.profiling.tuning import arena
+from kiloworlds.profiling.tuning import arena, autotune
 from kiloworlds.profiling.tuning.arena import Processes
 from kiloworlds.profiling.tuning.autotune import tune
 from kiloworlds.profiling.tuning.candidates import Candidate
@@ -86,6 +86,14 @@ def test_no_time_to_build(cache):
         assert entrant.failure == arena.NO_TIME
     finally:
         processes.close_all()
+
+
+def test_without_time_everything_stays_as_it_is(cache, monkeypatch):
+    monkeypatch.setattr(autotune, "_LATEST", 0.0)
+    tuned = tune(build_config("ppo", "CartPole-v1", TINY), (), seconds=5)
+    assert (tuned.settings, tuned.speedup, tuned.tried) == ({}, 1.0, [])
+    assert "Nothing was measured in" in tuned.why[0]
+    assert not list(cache.rglob("*.json"))  # next time it is tried again
 
 
 def test_an_environment_that_other_processes_do_not_know(cache):

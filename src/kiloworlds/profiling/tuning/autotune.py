@@ -28,11 +28,14 @@ from kiloworlds.profiling.tuning.candidates import (
     variations,
 )
 from kiloworlds.profiling.tuning.contest import Entrant
-from kiloworlds.profiling.tuning.process import TrialError
+from kiloworlds.profiling.tuning.process import TooLateError, TrialError
 from kiloworlds.training.config import SURVIVAL, TrainConfig, build_config
 from kiloworlds.training.placement import Split
 from kiloworlds.training.presets import preset
 
+DEFAULT_SECONDS = 45.0
+SECONDS = (5.0, 3600.0)
+"""The least and the most that it may be told to take."""
 _FILE = "autotune"
 _BEST = 2
 """So many of the fastest are varied."""
@@ -98,7 +101,7 @@ def autotune(
     algorithm: str,
     env_id: str,
     *,
-    seconds: float = 45.0,
+    seconds: float = DEFAULT_SECONDS,
     again: bool = False,
     imports: Sequence[str] = (),
     env_kwargs: dict[str, Any] | None = None,
@@ -120,6 +123,9 @@ def autotune(
     Returns:
         The choice: `kiloworlds.train(algorithm, env_id, **overrides, **tuned.settings)` uses it.
 
+    Raises:
+        TrialError: what was asked for cannot be measured; too little time is no error.
+
     Example:
         >>> import kiloworlds as kw
         >>> tuned = kw.autotune("ppo", "CartPole-v1")  # doctest: +SKIP
@@ -136,7 +142,7 @@ def tune(
     config: TrainConfig,
     given: Iterable[str],
     *,
-    seconds: float = 45.0,
+    seconds: float = DEFAULT_SECONDS,
     again: bool = False,
     imports: Sequence[str] = (),
     say: Callable[[str], None] = lambda _: None,
@@ -147,7 +153,7 @@ def tune(
         given: names of settings that must stay.
         say: hears what is being done.
     """
-    require_number("seconds", seconds, 5.0, 3600.0)
+    require_number("seconds", seconds, *SECONDS)
     fixed, split = set(given) & set(TUNED), None
     if devices.is_initialised():  # too late for other devices and threads in this process
         fixed |= set(PLACEMENT)
@@ -161,12 +167,14 @@ def tune(
     processes = Processes(config, imports, split, began + _LATEST * seconds)
     try:
         kind, entrants, finalists = _contest(config, fixed, processes, began, seconds, say)
+    except TooLateError:
+        return _unmeasured([], time.monotonic() - began)
     finally:
         processes.close_all()
-    chosen = contest.choose(finalists)
-    tuned = _explain(config, kind, fixed, entrants, chosen, time.monotonic() - began)
+    tried, taken = _tried(entrants, chosen := contest.choose(finalists)), time.monotonic() - began
     if chosen is None:
-        return tuned
+        return _unmeasured(tried, taken)
+    tuned = _explain(config, kind, fixed, entrants, chosen, tried, taken)
     entry = {
         name: value for name, value in tuned.as_dict().items() if name not in ("is_stored", "file")
     }
@@ -186,12 +194,18 @@ def _contest(
 
     Returns:
         What runs the environment, all candidates, and those that were compared in the end.
+
+    Raises:
+        TooLateError: there was not even time to build what was asked for.
+        TrialError: what was asked for cannot be measured.
     """
     kind = processes.describe()
     candidates = first(config, kind, fixed)
     say(f"builds {len(candidates)} ways to run it")
     entrants = processes.open(candidates, began + _BUILT * seconds)
     base = entrants[0]
+    if base.failure == NO_TIME:
+        raise TooLateError(NO_TIME)
     if base.failure:
         raise TrialError(
             f"{config.algorithm} on {config.env_id} cannot be measured: {base.failure} Settings may "
@@ -227,23 +241,11 @@ def _explain(
     kind: Kind,
     fixed: set[str],
     entrants: list[Entrant],
-    chosen: Entrant | None,
+    chosen: Entrant,
+    tried: list[Tried],
     seconds: float,
 ) -> Tuned:
     base = entrants[0]
-    tried = [
-        Tried(
-            one.candidate.settings,
-            one.rate or None,
-            one.failure if not one.rate else "",
-            one is chosen,
-        )
-        for one in sorted(entrants, key=lambda one: -one.rate)
-    ]
-    today = time.strftime("%Y-%m-%d")
-    if chosen is None:
-        why = ["There was no time to measure anything: settings stay as they are."]
-        return Tuned({}, 1.0, why, tried, seconds, today)
     speedup = chosen.rate / base.rate if base.rate else 1.0
     why = _reasons(config, kind, chosen.candidate, speedup)
     fastest = max(entrants, key=lambda one: (one.rounds, one.rate))
@@ -255,7 +257,31 @@ def _explain(
         )
     if fixed:
         why.append(f"Given, and so left alone: {', '.join(sorted(fixed))}.")
-    return Tuned(chosen.candidate.settings, speedup, why, tried, seconds, today)
+    return Tuned(chosen.candidate.settings, speedup, why, tried, seconds, _today())
+
+
+def _tried(entrants: list[Entrant], chosen: Entrant | None) -> list[Tried]:
+    return [
+        Tried(
+            one.candidate.settings,
+            one.rate or None,
+            one.failure if not one.rate else "",
+            one is chosen,
+        )
+        for one in sorted(entrants, key=lambda one: -one.rate)
+    ]
+
+
+def _unmeasured(tried: list[Tried], seconds: float) -> Tuned:
+    """Nothing was measured in time."""
+    why = [
+        f"Nothing was measured in {seconds:.0f} s: settings stay as they are; allow more seconds."
+    ]
+    return Tuned({}, 1.0, why, tried, seconds, _today())
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d")
 
 
 def _reasons(config: TrainConfig, kind: Kind, chosen: Candidate, speedup: float) -> list[str]:

@@ -180,7 +180,7 @@ class CheckpointStore:
             try:
                 return self.load(step, only)
             except DamagedCheckpointError as error:
-                say(f"{error} Trying the one before it.")
+                say(str(error) if step == steps[-1] else f"{error} Trying the one before it.")
         damaged = f" that can be read; all of {steps} are damaged" if steps else ""
         raise NoCheckpointError(f"{str(self.folder)!r} holds no checkpoint{damaged}.")
 

@@ -151,16 +151,14 @@ class RunFiles:
         for folder in (self.path.resolve().parent, Path.cwd(), Path(tempfile.gettempdir())):
             try:
                 path = free_directory(folder / name)
-                self._write_texts(path)
-                lines = self.metrics.read() + self.metrics.position()["unwritten"].encode()
-                (path / "metrics.jsonl").write_bytes(lines)
-                if (self.path / "events.jsonl").is_file():  # which may be gone with the directory
-                    shutil.copyfile(self.path / "events.jsonl", path / "events.jsonl")
-                if snapshot is not None:
-                    store = CheckpointStore(path / "checkpoints")
-                    store.save(*self._described(snapshot))
             except OSError as another:
                 problem = _reason(another)
+                continue
+            try:
+                self._copy_to(path, snapshot)
+            except OSError as another:
+                problem = _reason(another)
+                shutil.rmtree(path, ignore_errors=True)  # half a run helps nobody
                 continue
             self.say(
                 f"{str(self.path)!r} cannot be written ({_reason(error)}): the run with its newest "
@@ -172,6 +170,15 @@ class RunFiles:
             f"({problem}): what was learnt since its newest checkpoint is lost."
         )
         return self.path
+
+    def _copy_to(self, path: Path, snapshot: Snapshot | None) -> None:
+        self._write_texts(path)
+        lines = self.metrics.read() + self.metrics.position()["unwritten"].encode()
+        (path / "metrics.jsonl").write_bytes(lines)
+        if (self.path / "events.jsonl").is_file():  # which may be gone with the directory
+            shutil.copyfile(self.path / "events.jsonl", path / "events.jsonl")
+        if snapshot is not None:
+            CheckpointStore(path / "checkpoints").save(*self._described(snapshot))
 
     def _told(self, error: OSError | NotFiniteError | None) -> None:
         """Hears of each checkpoint that was tried."""
