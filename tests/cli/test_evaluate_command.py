@@ -93,11 +93,18 @@ def test_a_population_is_told_entry_by_entry(command, json_of, population):
     assert code == 0
     assert "over 2 episodes of each of 3 x 2 trainings\n" in out
     third = result["seed_returns"][4:]
-    shown = re.search(r"learning_rate=0.02   ([\d.]+)  by seed ([\d.]+)  ([\d.]+)\n", out)
+    line = "learning_rate=0.02   #  95% interval # to #  by seed #  #\n".replace("#", r"([\d.]+)")
+    shown = re.search(line, out)
     assert shown is not None
     told = [float(value) for value in shown.groups()]
-    assert told == pytest.approx([sum(third) / 2, *third], abs=0.01)
-    assert "solved" not in out  # the mean over settings solves nothing
+    assert told == pytest.approx([sum(third) / 2, min(third), max(third), *third], abs=0.01)
+    assert result["interval"] is None  # settings are chosen, not drawn
+    assert [entry["seed_returns"] for entry in result["entries"]][2] == third
+    best = max(result["entries"], key=lambda entry: entry["mean_return"])
+    told = re.match(rf"return ([\d.]+)  of {best['name']}, the best  over 2 episodes of each", out)
+    assert told is not None
+    assert float(told[1]) == pytest.approx(best["mean_return"], abs=0.01)
+    assert "not solved" in out
     _, out, _ = command("eval", population, "-n", 2, "--seed-index", 3)
     assert "of learning_rate=0.002, seed 1\n" in out
     assert "not solved" in out

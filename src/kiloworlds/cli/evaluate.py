@@ -15,7 +15,7 @@ from kiloworlds.evaluation.task import reward_threshold
 from kiloworlds.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from kiloworlds.evaluation.evaluate import RunEvaluation
+    from kiloworlds.evaluation.evaluate import EntryEvaluation, RunEvaluation
 
 DESCRIPTION = """\
 Plays whole episodes with a trained agent and tells their mean return with its 95% bootstrap
@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
     arguments, env_kwargs = options.split_env_flags(arguments)
     chosen = options.parse(Options, arguments, "eval", DESCRIPTION)
     require_count("--episodes", chosen.episodes)
-    from kiloworlds.evaluation.evaluate import evaluate_run
+    from kiloworlds.evaluation.evaluate import entries_of, evaluate_run
 
     console = options.console(chosen.json)
     devices.configure()
@@ -60,8 +60,9 @@ def run(arguments: list[str]) -> int:
         deterministic=not chosen.stochastic,
         env_kwargs=env_kwargs,
     )
-    interval = None if result.returns.size == 1 else result.interval
     config = TrainConfig.from_dict(trained.config)
+    entries = entries_of(config, result)
+    interval = None if result.returns.size == 1 or entries else result.interval
     threshold = reward_threshold(trained.config["env_id"])
     if chosen.json:
         options.print_json(
@@ -76,6 +77,9 @@ def run(arguments: list[str]) -> int:
                 "cut": result.cut,
                 "mean_length": float(result.lengths.mean()),
                 "seed_returns": result.returns.mean(axis=1),
+                "entries": [
+                    entry._asdict() | {"mean_return": entry.mean_return} for entry in entries
+                ],
                 "policies": [config.member_names[index] for index in result.seed_indices],
                 "agent_returns": result.agent_returns,
                 "win_rate": result.win_rate,
@@ -84,7 +88,11 @@ def run(arguments: list[str]) -> int:
             }
         )
     seeds = len(result.seed_indices)
-    line = Text(f"return {number(result.mean_return)}", style="bold")
+    best = max(entries, key=lambda entry: entry.mean_return, default=None)
+    told = result.mean_return if best is None else best.mean_return
+    line = Text(f"return {number(told)}", style="bold")
+    if best is not None:
+        line.append(f"  of {best.name}, the best", "not bold")
     if interval is not None:
         low, high = interval
         line.append(f"  95% interval {number(low)} to {number(high)}", "not bold")
@@ -92,7 +100,7 @@ def run(arguments: list[str]) -> int:
     over += f" of each of {config.members_in_words}" if seeds > 1 else ""
     line.append(f"  over {over}", "not bold dim")
     console.print(line, soft_wrap=True)
-    for words in _by_seed(config, result) if seeds > 1 else _one_of_several(config, result):
+    for words in _details(config, result, entries):
         console.print(Text(words, "dim"), soft_wrap=True)
     if result.win_rate is not None:
         console.print(Text(f"won {result.win_rate:.1%} of them"))
@@ -102,10 +110,8 @@ def run(arguments: list[str]) -> int:
     if result.cut:
         words = "never ended; what was earned up to the cut counts"
         console.print(Text(f"{_episodes(result.cut)} {words}", "yellow"), soft_wrap=True)
-    if threshold is not None and not (
-        seeds > 1 and config.population
-    ):  # of one setting, not of many
-        solved = result.mean_return >= threshold
+    if threshold is not None:
+        solved = told >= threshold
         verdict = (
             f"✓ solved: {threshold:g} is enough"
             if solved
@@ -119,24 +125,24 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _by_seed(config: TrainConfig, result: "RunEvaluation") -> list[str]:
-    """The mean of each seed in a line; of a population a line for each entry, with its mean before."""
-    means = result.returns.mean(axis=1)
-    if not config.population:
-        return [f"by seed {'  '.join(map(number, means))}"]
-    entries = means.reshape(-1, config.num_seeds)
-    width = max(map(len, config.entry_names))
-    return [
-        f"{name:<{width}}  {number(seeds.mean())}"
-        + (f"  by seed {'  '.join(map(number, seeds))}" if len(seeds) > 1 else "")
-        for name, seeds in zip(config.entry_names, entries, strict=True)
-    ]
-
-
-def _one_of_several(config: TrainConfig, result: "RunEvaluation") -> list[str]:
-    """Whose policy played, where there are others."""
-    (index,) = result.seed_indices
-    return [f"of {config.member_names[index]}"] if config.num_members > 1 else []
+def _details(
+    config: TrainConfig, result: "RunEvaluation", entries: list["EntryEvaluation"]
+) -> list[str]:
+    """What each seed reaches, or each entry of a population; of a single policy which it was."""
+    if len(result.seed_indices) == 1:
+        (index,) = result.seed_indices
+        return [f"of {config.member_names[index]}"] if config.num_members > 1 else []
+    if not entries:
+        return [f"by seed {'  '.join(map(number, result.returns.mean(axis=1)))}"]
+    width = max(len(entry.name) for entry in entries)
+    lines = []
+    for name, seeds, interval in entries:
+        line = f"{name:<{width}}  {number(seeds.mean())}"
+        if interval is not None:
+            line += f"  95% interval {number(interval[0])} to {number(interval[1])}"
+            line += f"  by seed {'  '.join(map(number, seeds))}"
+        lines.append(line)
+    return lines
 
 
 def _episodes(count: int) -> str:

@@ -1,12 +1,13 @@
 """How well the policies of a run play, seed by seed."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from kiloworlds.core.statistics import bootstrap_interval
+from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.evaluate import Evaluation, evaluate_all
 
 if TYPE_CHECKING:
@@ -47,6 +48,39 @@ class RunEvaluation:
         several = len(self.seed_indices) > 1
         interval = bootstrap_interval(self.returns.mean(axis=1) if several else self.returns[0])
         return interval.low, interval.high
+
+
+class EntryEvaluation(NamedTuple):
+    """One entry of a population: policies with the same settings.
+
+    Attributes:
+        name: its settings in words.
+        seed_returns: each seed's mean return.
+        interval: 95% bootstrap interval of their mean, over seeds; None of one seed.
+    """
+
+    name: str
+    seed_returns: Float[np.ndarray, " seeds"]
+    interval: tuple[float, float] | None
+
+    @property
+    def mean_return(self) -> float:
+        """Over all its seeds and episodes."""
+        return float(self.seed_returns.mean())
+
+
+def entries_of(config: TrainConfig, evaluation: RunEvaluation) -> list[EntryEvaluation]:
+    """What each entry of a population reaches; [] without one, or where one policy played alone.
+
+    Over all entries there is no interval: their settings were chosen, not drawn.
+    """
+    if not config.population or len(evaluation.seed_indices) < config.num_members:
+        return []
+    entries = evaluation.returns.mean(axis=1).reshape(-1, config.num_seeds)
+    return [
+        EntryEvaluation(name, seeds, bootstrap_interval(seeds)[1:] if len(seeds) > 1 else None)
+        for name, seeds in zip(config.entry_names, entries, strict=True)
+    ]
 
 
 def evaluate_run(

@@ -138,6 +138,14 @@ class TrainConfig:
         return {name: [values[name] for values in members] for name in self.population}
 
     @property
+    def entries(self) -> list[dict[str, Any]]:
+        """Of a population, each member's own settings and its seed; [] without."""
+        if not self.population:
+            return []
+        members = map(self.member, range(self.num_members))
+        return [{**values, "seed": seed} for values, seed in members]
+
+    @property
     def entry_names(self) -> tuple[str, ...]:
         """Of each entry of the population, such as "learning_rate=0.001, gamma=0.9"; () without."""
         if not self.population:

@@ -183,7 +183,12 @@ def train_config(
                         step = trainer.done * config.steps_per_update
                         loggers.start(
                             LoggedRun(
-                                path, logged.identity, config.as_dict(), step, config.num_members
+                                path,
+                                logged.identity,
+                                config.as_dict(),
+                                step,
+                                config.num_members,
+                                config.entries,
                             )
                         )
                     trainer.run(lambda: interrupt.is_set() or stop())

@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from kiloworlds.training.loggers.base import LoggedRun, Point
 from kiloworlds.training.loggers.tensorboard_logger import TensorBoardLogger, cut_back
@@ -138,3 +139,29 @@ def test_settings_can_be_read_there(tmp_path, log):
 def test_single_precision_is_what_there_is(tmp_path, log):
     log(point(10, 1 / 3))
     assert read_mean(tmp_path)[1] == [float(np.float32(1 / 3))]
+
+
+def hparams_of(folder):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    told = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    values = HParamsPluginData.FromString(told).session_start_info.hparams
+    return {name: value.number_value for name, value in values.items()}
+
+
+def test_settings_stand_in_the_table_of_hparams(tmp_path, log):
+    log(point(10))
+    assert hparams_of(tmp_path / "tensorboard" / "mean") == {"seed": 3.0}
+
+
+def test_each_member_of_a_population_has_a_line_there(tmp_path):
+    entries = [{"gamma": 0.5, "seed": 3}, {"gamma": 0.25, "seed": 4}]
+    config = {"seed": 3, "gamma": 0.9, "population": {"gamma": [0.5, 0.25]}, "note": None}
+    logger = TensorBoardLogger()
+    logger.start(LoggedRun(tmp_path, "identity", config, num_members=2, entries=entries))
+    logger.log([point(10)])
+    logger.close(True)
+    for entry in entries:
+        folder = tmp_path / "tensorboard" / f"gamma_{entry['gamma']}_seed_{entry['seed']}"
+        assert hparams_of(folder) == entry
+        assert read(folder)[0] == [10]

@@ -9,7 +9,7 @@ import numpy as np
 
 from kiloworlds.core.words import duration, number
 from kiloworlds.evaluation.clock import without_compilation
-from kiloworlds.evaluation.evaluate import RunEvaluation
+from kiloworlds.evaluation.evaluate import EntryEvaluation, RunEvaluation, entries_of
 from kiloworlds.evaluation.task import reward_threshold
 from kiloworlds.training.config import TrainConfig, build_config
 from kiloworlds.training.presets import preset
@@ -78,7 +78,7 @@ def facts_of(run: Run, title: str, evaluation: RunEvaluation, episodes: int) -> 
         _remarks(metrics, damage),
         _settings(run),
         _evaluation(config, evaluation, episodes),
-        [(name, number(mean)) for name, mean in _means_of_entries(config, evaluation)],
+        [(entry.name, _in_words(entry)) for entry in entries_of(config, evaluation)],
         _by_seed(config, evaluation),
         _performance(config, metrics),
         _metrics(metrics),
@@ -90,11 +90,12 @@ def facts_of(run: Run, title: str, evaluation: RunEvaluation, episodes: int) -> 
 def _summary(
     config: TrainConfig, evaluation: RunEvaluation, metrics: Metrics
 ) -> list[tuple[str, str]]:
-    name, mean = "", evaluation.mean_return
+    mean = evaluation.mean_return
     told = [("return", _with_interval(evaluation))]
     if config.population:  # of which one entry is wanted, and not their mean
-        name, mean = max(_means_of_entries(config, evaluation), key=lambda entry: entry[1])
-        told = [("best return", f"{number(mean)} ({name})")]
+        best = max(entries_of(config, evaluation), key=lambda entry: entry.mean_return)
+        mean = best.mean_return
+        told = [("best return", f"{_in_words(best)}, {best.name}")]
     threshold = reward_threshold(config.env_id)
     if threshold is not None:
         solved = mean >= threshold
@@ -112,11 +113,18 @@ def _remarks(metrics: Metrics, damage: list[str]) -> list[str]:
 
 
 def _with_interval(evaluation: RunEvaluation) -> str:
-    text = number(evaluation.mean_return)
-    if evaluation.returns.size == 1:
-        return text
-    low, high = evaluation.interval
-    return f"{text} (95% interval {number(low)} to {number(high)})"
+    interval = None if evaluation.returns.size == 1 else evaluation.interval
+    return _mean_in_words(evaluation.mean_return, interval)
+
+
+def _in_words(entry: EntryEvaluation) -> str:
+    return _mean_in_words(entry.mean_return, entry.interval)
+
+
+def _mean_in_words(mean: float, interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return number(mean)
+    return f"{number(mean)} (95% interval {number(interval[0])} to {number(interval[1])})"
 
 
 def _settings(run: Run) -> list[Setting]:
@@ -150,10 +158,10 @@ def _evaluation(
 ) -> list[tuple[str, str]]:
     over = f"{episodes} episodes"
     if config.num_members > 1:
-        what = "trainings" if config.population else "seeds"
-        over += f" of each of {config.members_in_words}; the interval is over {what}"
-    told = [
-        ("mean return", _with_interval(evaluation)),
+        over += f" of each of {config.members_in_words}"
+        over += "" if config.population else "; the interval is over seeds"
+    told = [] if config.population else [("mean return", _with_interval(evaluation))]
+    told += [
         ("played", f"{over}, by the most likely actions"),
         ("standard deviation", f"{_plain(float(evaluation.returns.std().round(2)))} over episodes"),
         ("episode length", f"{number(float(evaluation.lengths.mean()))} steps"),
@@ -168,12 +176,6 @@ def _evaluation(
             ("never ended", f"{evaluation.cut} episodes; what was earned up to the cut counts")
         )
     return told
-
-
-def _means_of_entries(config: TrainConfig, evaluation: RunEvaluation) -> list[tuple[str, float]]:
-    """Each entry of the population and its mean return; [] without one."""
-    means = evaluation.returns.mean(axis=1).reshape(-1, config.num_seeds).mean(axis=1)
-    return list(zip(config.entry_names, means.tolist(), strict=True)) if config.population else []
 
 
 def _by_seed(config: TrainConfig, evaluation: RunEvaluation) -> list[tuple[str, str]]:

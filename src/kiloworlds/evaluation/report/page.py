@@ -16,7 +16,7 @@ from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.outputs import check_output_file
 from kiloworlds.core.words import number
 from kiloworlds.evaluation.axes import INK, PALETTE, dress, figure_of
-from kiloworlds.evaluation.evaluate import RunEvaluation, evaluate_run
+from kiloworlds.evaluation.evaluate import RunEvaluation, entries_of, evaluate_run
 from kiloworlds.evaluation.highlights import (
     NotRepeatableError,
     PickedEpisode,
@@ -58,7 +58,9 @@ def write_report(
     path = run.path / "report.html" if path is None else path
     check_output_file(path, "report.html")
     evaluation = evaluate_run(run, episodes=episodes, seed=seed)
-    shown, why_not = _videos(run, seed) if videos else ([], "Left out.")
+    config = TrainConfig.from_dict(run.config)
+    player = _player(config, evaluation)
+    shown, why_not = _videos(run, seed, player) if videos else ([], "Left out.")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
@@ -72,7 +74,7 @@ def write_report(
         curve=_curve(run),
         returns=_svg(_histogram(evaluation)) if np.ptp(evaluation.returns) > 0 else None,
         videos=shown,
-        player=_player(run),
+        player=_player_in_words(config, player),
         no_videos=why_not,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,10 +90,10 @@ def _curve(run: "Run") -> str | None:
         return None
 
 
-def _videos(run: "Run", seed: int) -> tuple[list[dict[str, Any]], str]:
+def _videos(run: "Run", seed: int, player: int) -> tuple[list[dict[str, Any]], str]:
     """Episodes to watch, or why there are none."""
     try:
-        picked = episodes_by_return(run, episodes=_WATCHED, seed=seed)
+        picked = episodes_by_return(run, episodes=_WATCHED, seed=seed, seed_index=player)
     except (InvalidValueError, NotRepeatableError) as error:
         return [], f"No videos: {error}"
     equals = itertools.groupby(picked, key=lambda each: each.episode_return)
@@ -114,10 +116,14 @@ def _video(equals: list[PickedEpisode]) -> dict[str, Any]:
     }
 
 
-def _player(run: "Run") -> str:
-    """Whose policy is seen: the first one's."""
-    config = TrainConfig.from_dict(run.config)
-    name = config.member_names[0]
+def _player(config: TrainConfig, evaluation: RunEvaluation) -> int:
+    """Whose policy is seen: the first seed's, of a population of its best entry."""
+    means = [entry.mean_return for entry in entries_of(config, evaluation)]
+    return config.num_seeds * int(np.argmax(means)) if means else 0
+
+
+def _player_in_words(config: TrainConfig, index: int) -> str:
+    name = config.member_names[index]
     return f"{name} (one of {config.members_in_words})" if config.num_members > 1 else name
 
 

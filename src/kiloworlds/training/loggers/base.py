@@ -1,5 +1,7 @@
 """What a tracker is told, and what each must offer."""
 
+import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ class LoggedRun:
         config: its settings.
         step: where training begins or goes on. What a tracker holds of later steps was cut back.
         num_members: trainings side by side.
+        entries: of a population, each member's own settings, and its seed; () without.
     """
 
     path: Path
@@ -23,6 +26,19 @@ class LoggedRun:
     config: dict[str, Any]
     step: int = 0
     num_members: int = 1
+    entries: Sequence[dict[str, Any]] = ()
+
+    @functools.cached_property
+    def member_names(self) -> list[str]:
+        """Of the trainings side by side, for names of metrics and files: such as "seed_0", or of a
+        population "learning_rate_0.001_seed_3"."""
+        if not self.entries:
+            return [f"seed_{index}" for index in range(self.num_members)]
+        names = [_as_word(entry) for entry in self.entries]
+        return [
+            name if names.count(name) == 1 else f"{name}_{index}"
+            for index, name in enumerate(names)
+        ]
 
     @property
     def name(self) -> str:
@@ -33,6 +49,11 @@ class LoggedRun:
     def unique_name(self) -> str:
         """For trackers that know runs by their names."""
         return f"{self.name}-{self.identity}"
+
+
+def _as_word(settings: dict[str, Any]) -> str:
+    words = "_".join(f"{name}_{value}" for name, value in settings.items())
+    return re.sub("[^A-Za-z0-9_.-]+", "-", words)
 
 
 @dataclass(frozen=True)
@@ -51,12 +72,11 @@ class Point:
     values: dict[str, float]
     by_seed: tuple[dict[str, float], ...] = ()
 
-    @property
-    def flat(self) -> dict[str, float]:
-        """All values, each seed's under `NAME/seed_I`."""
+    def flat(self, run: LoggedRun) -> dict[str, float]:
+        """All values, each seed's under `NAME/seed_I`; see `LoggedRun.member_names`."""
         seeds = {
-            f"{name}/seed_{index}": value
-            for index, values in enumerate(self.by_seed)
+            f"{name}/{member}": value
+            for member, values in zip(run.member_names, self.by_seed, strict=False)
             for name, value in values.items()
         }
         return self.values | seeds

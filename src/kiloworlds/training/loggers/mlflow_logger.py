@@ -21,6 +21,7 @@ class MlflowLogger:
         import mlflow  # pyright: ignore[reportMissingImports]
         from mlflow import entities  # pyright: ignore[reportMissingImports]
 
+        self._logged = run
         self._entities: Any = entities
         self._client: Any = mlflow.MlflowClient()
         experiment = mlflow.set_experiment(
@@ -47,8 +48,9 @@ class MlflowLogger:
         for point in points:
             milliseconds = int(point.time * 1000)
             # The step itself comes last: it tells that the row is whole.
-            for name in sorted(point.flat, key=lambda name: name == STEP):
-                value = point.flat[name]
+            values = point.flat(self._logged)
+            for name in sorted(values, key=lambda name: name == STEP):
+                value = values[name]
                 metrics.append(
                     self._entities.Metric(_allowed(name), value, milliseconds, point.step)
                 )

@@ -1,7 +1,7 @@
 """TensorBoard's event files, in `tensorboard/` of the run directory.
 
-Of a single seed that is one run to TensorBoard. Of several each is a run (`seed_0`, ...), and their
-means are another (`mean`), so that one chart shows all.
+Of a single seed that is one run to TensorBoard. Of several each is a run (`seed_0`, ...; of a population
+`learning_rate_0.001_seed_0`, ...), and their means are another (`mean`), so that one chart shows all.
 """
 
 import os
@@ -25,6 +25,7 @@ Event: Any = getattr(event_pb2, "Event")  # noqa: B009
 SessionLog: Any = getattr(event_pb2, "SessionLog")  # noqa: B009
 _FOLDER = "tensorboard"
 _MEAN = "mean"
+_RETURN = "rollout/ep_rew_mean"
 _FILES = "events.out.tfevents.*"
 _HEADER = struct.Struct("<QI")  # length and its checksum; then the event and its own
 _CHECKSUM = 4
@@ -41,16 +42,18 @@ class TensorBoardLogger:
         self._begins_at = run.step + 1
         newest = cut_back(self._folder, run.step)
         self._mean_folder = self._folder_of_means(run.num_members)
+        self._logged = run
         if newest < 0:
             text = summary.text("config", f"```\n{yaml.safe_dump(run.config, sort_keys=False)}```")
             self._write(self._mean_folder, Event(wall_time=time.time(), summary=text))
+            self._write_settings()
         return Started(f"tensorboard --logdir {shlex.quote(str(run.path))}", newest)
 
     def log(self, points: Sequence[Point]) -> None:
         for point in points:
             self._write_scalars(self._mean_folder, point, point.values)
-            for index, values in enumerate(point.by_seed):
-                self._write_scalars(self._folder / f"seed_{index}", point, values)
+            for name, values in zip(self._logged.member_names, point.by_seed, strict=False):
+                self._write_scalars(self._folder / name, point, values)
         for writer in self._writers.values():
             writer.flush()
         for file in self._files:
@@ -60,6 +63,22 @@ class TensorBoardLogger:
     def close(self, ok: bool) -> None:
         for writer in self._writers.values():
             writer.close()
+
+    def _write_settings(self) -> None:
+        """For the page HPARAMS, a table in which a run has a line, and of a population each member."""
+        lines = {
+            self._folder / name: self._logged.config | entry
+            for name, entry in zip(self._logged.member_names, self._logged.entries, strict=False)
+        } or {self._mean_folder: self._logged.config}
+        for folder, settings in lines.items():
+            plain = {
+                name: str(value) if isinstance(value, list) else value
+                for name, value in settings.items()
+                if isinstance(value, str | int | float | bool | list)
+            }
+            about, values, _ = summary.hparams(plain, {_RETURN: None})
+            for part in (about, values):
+                self._write(folder, Event(wall_time=time.time(), summary=part))
 
     def _folder_of_means(self, num_members: int) -> Path:
         """Runs that began before means had a folder of their own go on where they were."""

@@ -18,6 +18,7 @@ class TrackioLogger:
     def start(self, run: LoggedRun) -> Started:
         import trackio  # pyright: ignore[reportMissingImports]
 
+        self._logged = run
         self._wrong: str | None = None
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = self._hear
@@ -36,7 +37,7 @@ class TrackioLogger:
 
     def log(self, points: Sequence[Point]) -> None:
         for point in points:
-            self._run.log(point.flat, step=point.step)
+            self._run.log(point.flat(self._logged), step=point.step)
         self._raise_wrong()
 
     def close(self, ok: bool) -> None:

@@ -15,6 +15,7 @@ class WandbLogger:
     def start(self, run: LoggedRun) -> Started:
         import wandb  # pyright: ignore[reportMissingImports]
 
+        self._logged = run
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "kiloworlds"),
             id=run.identity,
@@ -30,7 +31,7 @@ class WandbLogger:
 
     def log(self, points: Sequence[Point]) -> None:
         for point in points:
-            self._run.log(point.flat, step=point.step)
+            self._run.log(point.flat(self._logged), step=point.step)
 
     def close(self, ok: bool) -> None:
         self._run.finish(exit_code=0 if ok else 1)
