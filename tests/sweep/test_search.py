@@ -10,8 +10,9 @@ import yaml
 
 import kiloworlds as kw
 from kiloworlds.cli.main import main
+from kiloworlds.sweep.outcome import Outcome, costs_differ, pareto_front
 from kiloworlds.sweep.plots import plot_sweep
-from kiloworlds.sweep.search import Outcome, Sweep, SweepFailedError, costs_differ, pareto_front
+from kiloworlds.sweep.search import Sweep, SweepFailedError
 from kiloworlds.sweep.spec import read_spec
 from kiloworlds.sweep.store import SweepStoreError
 from kiloworlds.training.train import train_config
@@ -129,7 +130,7 @@ def test_a_signal_at_the_very_end_of_a_training_ends_the_sweep(tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kiloworlds.sweep.search._Stopping.hear", lambda self, *of: at_the_end(*of))
+        patch.setattr("kiloworlds.sweep.search.Stopping.hear", lambda self, *of: at_the_end(*of))
         with pytest.raises(KeyboardInterrupt):
             sweep.run(on_progress=interrupt)
     assert len(sweep.outcomes()) == 3
@@ -187,7 +188,7 @@ def test_a_run_that_had_to_go_elsewhere_is_found_there(tmp_path, monkeypatch):
 def test_the_signal_that_ended_the_command_is_its_exit_code(tmp_path, monkeypatch, number, code):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(GIVEN | {"trials": 1}))
     monkeypatch.setattr(
-        "kiloworlds.sweep.search._Stopping.hear", lambda self, *of: os.kill(os.getpid(), number)
+        "kiloworlds.sweep.search.Stopping.hear", lambda self, *of: os.kill(os.getpid(), number)
     )
     assert main(["sweep", str(tmp_path / "a.yaml"), "-o", str(tmp_path / "sweep")]) == code
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from kiloworlds.sweep.advice import caveats, recommended
-from kiloworlds.sweep.search import Outcome
+from kiloworlds.sweep.outcome import Outcome
 from kiloworlds.sweep.spec import read_spec
 
 GIVEN = {

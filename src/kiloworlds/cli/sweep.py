@@ -50,8 +50,9 @@ def run(arguments: list[str]) -> int:
     """Runs the command and returns its exit code."""
     chosen = options.parse(Options, arguments, "sweep", DESCRIPTION)
     from kiloworlds.sweep.advice import caveats, recommended
+    from kiloworlds.sweep.outcome import costs_differ, pareto_front
     from kiloworlds.sweep.plots import plot_sweep
-    from kiloworlds.sweep.search import Progress, Sweep, costs_differ, pareto_front
+    from kiloworlds.sweep.search import Progress, Sweep
     from kiloworlds.sweep.spec import read_spec
 
     console = options.wide_console(chosen.json)

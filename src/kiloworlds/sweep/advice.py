@@ -6,7 +6,7 @@ from typing import Any
 
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.scores import ENOUGH_SEEDS
-from kiloworlds.sweep.search import Outcome
+from kiloworlds.sweep.outcome import Outcome
 from kiloworlds.sweep.spec import Range, SweepSpec
 
 _EDGE = 0.05

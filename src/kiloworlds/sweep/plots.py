@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from kiloworlds.evaluation.axes import INK, PALETTE, dress, figure_of, headline
-from kiloworlds.sweep.search import Outcome, costs_differ, pareto_front
+from kiloworlds.sweep.outcome import Outcome, costs_differ, pareto_front
 from kiloworlds.sweep.spec import Choices, Range, SweepSpec
 
 _WIDTH, _HEIGHT = 3.0, 2.6

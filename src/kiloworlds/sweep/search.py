@@ -1,34 +1,28 @@
 """Running a sweep: trials that fit into one program are trained as one population."""
 
-import contextlib
-import dataclasses
-import fcntl
 import json
 import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import yaml
 
 from kiloworlds.core.errors import KiloworldsError
 from kiloworlds.core.outputs import check_output_directory
 from kiloworlds.evaluation.clock import without_compilation
 from kiloworlds.evaluation.comparison import RETURN, final_means
-from kiloworlds.evaluation.statistics import Estimate, estimate
-from kiloworlds.sweep.spec import Choices, SweepSpec
-from kiloworlds.sweep.store import SweepStoreError, Trials, values_of
+from kiloworlds.sweep.claim import alone_in, claim
+from kiloworlds.sweep.outcome import Outcome
+from kiloworlds.sweep.spec import SweepSpec
+from kiloworlds.sweep.stopping import Stopping
+from kiloworlds.sweep.store import Trials, values_of
 from kiloworlds.training.run import load
-from kiloworlds.training.storage.run_directory import write_whole
 from kiloworlds.training.train import train_config
 
-_SPEC, _RUNS = "sweep.yaml", "runs"
-_EARLIEST = 0.5
-"""Share of a training before which none is stopped early."""
+_RUNS = "runs"
 
 
 class SweepFailedError(KiloworldsError, RuntimeError):
@@ -45,36 +39,6 @@ class SweepInterrupted(KeyboardInterrupt):
     def __init__(self, number: int | None):
         super().__init__()
         self.signal = signal.SIGINT if number is None else number
-
-
-class Outcome(NamedTuple):
-    """A trial that ended.
-
-    Attributes:
-        number: among the trials.
-        values: what was looked for.
-        value: the mean over seeds of the return at the end.
-        returns: each seed's.
-        seconds: that its training took, compilation left out where it can be told. Programs train
-            several trials side by side, so this is a share: of the time of all programs that differ in
-            nothing that changes the work, by the steps of the trial.
-        steps: per seed; fewer than asked for where it was stopped early.
-        run: the directory of the run, and where its seeds begin in it.
-    """
-
-    number: int
-    values: dict[str, Any]
-    value: float
-    returns: list[float]
-    seconds: float
-    steps: int
-    run: Path
-    first: int
-
-    @property
-    def estimate(self) -> Estimate:
-        """The mean over seeds, with its interval."""
-        return estimate(np.array(self.returns), partial(np.mean, axis=-1), resamples=2000)
 
 
 @dataclass(frozen=True)
@@ -104,8 +68,8 @@ class Sweep:
         check_output_directory(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.spec = folder, spec
-        with _alone(folder):
-            _claim(folder, spec)
+        with alone_in(folder):
+            claim(folder, spec)
             self.trials = Trials(folder, spec)
 
     def run(
@@ -205,7 +169,7 @@ class Sweep:
         own = {name: value for name, value in values[0].items() if name not in shared}
         population = {name: [each[name] for each in values] for name in shared}
         name = "-".join(f"{trial.number:04d}" for trial in (trials[0], trials[-1]))
-        stopping = _Stopping(self)
+        stopping = Stopping(self.spec, self.trials)
         try:
             config = self.spec.config(own | {"population": population})
             run = train_config(
@@ -256,38 +220,6 @@ class Sweep:
             )
 
 
-class _Stopping:
-    """Ends a program all of whose trials are worse than the median of those before, at the same step."""
-
-    def __init__(self, sweep: Sweep):
-        self._sweep = sweep
-        self._is_set = False
-
-    def is_set(self) -> bool:
-        return self._is_set
-
-    def hear(self, row: dict[str, Any], total: int) -> None:
-        spec = self._sweep.spec
-        if not spec.early_stopping or row["step"] < _EARLIEST * total:
-            return
-        others = [
-            np.interp(row["step"], *np.array(trial.user_attrs["curve"]).T)
-            for trial in self._sweep.trials.finished()
-            if trial.user_attrs["steps"] >= total
-        ]
-        now = np.array([np.nan if value is None else value for value in row[RETURN]], float)
-        means = now.reshape(-1, spec.seeds).mean(axis=1)
-        if len(others) >= _ENOUGH and (means < np.median(others)).all():
-            self._is_set = True
-
-
-_NEARLY_THE_SAME = 1.1
-"""Costs within this factor are not told apart."""
-
-_ENOUGH = 5
-"""Trials before; the median of fewer says little."""
-
-
 def _training_seconds(rows: Mapping[str, Any]) -> float:
     """Compilation left out, but for trainings of too few rows to tell."""
     steps, seconds = (np.asarray(rows[name], float) for name in ("step", "seconds"))
@@ -301,74 +233,3 @@ def _curve(steps: np.ndarray, returns: np.ndarray) -> list[tuple[float, float]]:
     steps, means = steps[known], returns[known].mean(axis=1)
     chosen = np.unique(np.linspace(0, len(steps) - 1, 20).round().astype(int))
     return [(float(steps[index]), float(means[index])) for index in chosen]
-
-
-def pareto_front(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Those that no other beats in return and in seconds, the cheapest first.
-
-    A return below the median is worth nothing, however cheap. Where all cost nearly the same, only the
-    best is left.
-    """
-    if not costs_differ(outcomes):
-        return [max(outcomes, key=lambda each: each.value)] if outcomes else []
-    median = np.median([outcome.value for outcome in outcomes])
-    front: list[Outcome] = []
-    for outcome in sorted(outcomes, key=lambda each: (each.seconds, -each.value)):
-        if outcome.value >= median and (not front or outcome.value > front[-1].value):
-            front.append(outcome)
-    return front
-
-
-def costs_differ(outcomes: Sequence[Outcome]) -> bool:
-    """Whether the dearest trial cost more than a tenth more than the cheapest."""
-    seconds = [outcome.seconds for outcome in outcomes]
-    return bool(seconds) and max(seconds) > _NEARLY_THE_SAME * min(seconds)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """While one process makes a sweep, others that open it wait."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go of with the file, however the process ends
-        yield
-
-
-def _claim(folder: Path, spec: SweepSpec) -> None:
-    """Writes the specification into the folder, or finds the same there."""
-    file = folder / _SPEC
-    ours = _plain(spec)
-    if not file.exists():
-        write_whole(file, yaml.safe_dump(ours, sort_keys=False))
-        return
-    try:
-        theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        why = " ".join(str(error).split())
-        raise SweepStoreError(f"{str(file)!r} is damaged: {why}") from error
-    if not isinstance(theirs, dict):
-        raise SweepStoreError(
-            f"{str(file)!r} is damaged: it holds no names and values. Delete it if the sweep in "
-            f"{str(folder)!r} is the one given: it is written again."
-        )
-    may_change = ("trials", "population", "early_stopping")
-    different = [
-        f"{name}: {theirs.get(name)!r} there, {value!r} given"
-        for name, value in ours.items()
-        if theirs.get(name) != value and name not in may_change
-    ]
-    if different:
-        raise SweepStoreError(
-            f"{str(folder)!r} holds another sweep ({'; '.join(different)}): give another --output."
-        )
-    write_whole(file, yaml.safe_dump(ours, sort_keys=False))
-
-
-def _plain(spec: SweepSpec) -> dict[str, Any]:
-    values = dataclasses.asdict(spec)
-    values["search"] = {
-        name: list(space.values)
-        if isinstance(space, Choices)
-        else {"min": space.low, "max": space.high, "log": space.log}
-        for name, space in spec.search.items()
-    }
-    return values
