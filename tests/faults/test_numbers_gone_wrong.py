@@ -192,6 +192,16 @@ def test_what_was_counted_is_saved():
         assert divergence.number == 1
 
 
+def test_members_of_a_population_are_named():
+    settings = {"algorithm": "ppo", "env_id": "CartPole-v1", "seed": 5}
+    config = TrainConfig.from_dict(settings | {"population": {"gamma": [0.9, 0.8]}})
+    told = []
+    divergence = Divergence(config, lambda words, *event, **facts: told.append(words))
+    bad = np.array([[0], [1]])
+    divergence.watch(Fault(bad, bad, bad), 0)
+    assert "(gamma=0.8, seed 5) is not finite" in told[0]
+
+
 def test_outside_xla_going_back_is_saved_too(tmp_path):
     config = TrainConfig.from_dict(
         {"algorithm": "ppo", "env_id": "LunarLander-v3", "backend": "sync"} | PPO

@@ -8,7 +8,7 @@ import pytest
 import kiloworlds as kw
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.spaces import Box, Discrete
-from kiloworlds.evaluation.cross_play import PairedPolicies, cross_play, plot_cross_play
+from kiloworlds.evaluation.cross_play import CrossPlay, PairedPolicies, cross_play, plot_cross_play
 from kiloworlds.evaluation.evaluate import evaluate_run
 from kiloworlds.training.agents_policy import AgentsPolicy
 from kiloworlds.training.algorithms import fused_training
@@ -117,6 +117,17 @@ def test_seeds_play_with_each_other(tag_run):
     figure = plot_cross_play(result, "title")
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert len(texts) == len(np.unique(result.returns))
+    assert result.names == ("seed 0", "seed 1")
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "1"]
+
+
+def test_members_of_a_population_play_under_their_names():
+    names = ("gamma=0.9, seed 3", "gamma=0.8, seed 3")
+    result = CrossPlay((3, 3), names, np.eye(2), "red", "the other agents", 4)
+    axes = plot_cross_play(result, "title").axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["gamma=0.9\nseed 3", "gamma=0.8\nseed 3"]
+    assert axes.get_ylabel() == "training of red"
 
 
 def test_in_a_pair_the_first_kind_plays_by_the_first_policy(tag_run):

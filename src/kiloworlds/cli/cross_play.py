@@ -50,6 +50,7 @@ def run(arguments: list[str]) -> int:
             {
                 "path": trained.path,
                 "seeds": result.seeds,
+                "policies": result.names,
                 "measured": result.measured,
                 "returns": result.returns,
                 "self_play": result.self_play,
@@ -61,8 +62,8 @@ def run(arguments: list[str]) -> int:
     line = Text(f"return of {result.measured}: ", "not bold")
     line.append(f"{number(result.self_play)} where all are of one seed", "bold")
     line.append(f", {number(result.cross_play)} where two seeds meet", "not bold")
-    console.print(line)
-    for seed, row in zip(result.seeds, result.returns, strict=True):
-        console.print(Text(f"seed {seed}: " + "  ".join(map(number, row)), "dim"), soft_wrap=True)
+    console.print(line, soft_wrap=True)
+    for name, row in zip(result.names, result.returns, strict=True):
+        console.print(Text(f"{name}: " + "  ".join(map(number, row)), "dim"), soft_wrap=True)
     console.print(Text("picture ", "dim").append(str(path), "not dim"), soft_wrap=True)
     return 0

@@ -20,6 +20,7 @@ from kiloworlds.core.environment import AgentKind
 from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.evaluation.axes import figure_of
 from kiloworlds.training.agents_policy import AgentsPolicy
+from kiloworlds.training.config import TrainConfig
 from kiloworlds.training.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class CrossPlay:
 
     Attributes:
         seeds: the numbers of the seeds.
+        names: of the trainings, such as "seed 2", or of a population "learning_rate=0.001, seed 2".
         returns: `[S, S]`, the mean return where the first agent, or the first kind of agents, plays by
             the policy of the row's seed and all others by that of the column's: the mean over all
             agents, or over those of the first kind.
@@ -42,6 +44,7 @@ class CrossPlay:
     """
 
     seeds: tuple[int, ...]
+    names: tuple[str, ...]
     returns: Float[np.ndarray, "S S"]
     own: str
     others: str
@@ -90,9 +93,9 @@ def cross_play(run: "Run", episodes: int = 64, seed: int = 10_000) -> CrossPlay:
             assert played.agent_returns is not None
             returns[row, column] = played.agent_returns[:, measured].mean()
     own, others = _sides(layout)
-    first = run.config["seed"]
-    seeds = tuple(range(first, first + count))
-    return CrossPlay(seeds, returns, own, others, episodes)
+    config = TrainConfig.from_dict(run.config)
+    seeds = tuple(config.member(index)[1] for index in range(count))
+    return CrossPlay(seeds, config.member_names, returns, own, others, episodes)
 
 
 def _sides(layout: KindLayout) -> tuple[str, str]:
@@ -139,7 +142,10 @@ class PairedPolicies:
 def plot_cross_play(result: CrossPlay, title: str) -> Figure:
     """Draws the matrix, brighter for higher returns, with the numbers in its cells."""
     count = len(result.seeds)
-    figure = figure_of(2.6 + 0.75 * count, 2.0 + 0.62 * count)
+    room = (
+        0.0 if all(name.startswith("seed ") for name in result.names) else 1.6
+    )  # inches for names
+    figure = figure_of(2.6 + room + 0.75 * count, 2.0 + room + 0.62 * count)
     axes = figure.subplots()
     image = axes.imshow(result.returns, cmap="cividis")
     middle = (result.returns.min() + result.returns.max()) / 2
@@ -149,13 +155,14 @@ def plot_cross_play(result: CrossPlay, title: str) -> Figure:
             color = "black" if value > middle else "white"
             words = f"{value:#.3g}".rstrip(".")
             axes.text(column, row, words, ha="center", va="center", color=color, size=9)
-    names = [str(seed) for seed in result.seeds]
-    axes.set_xticks(range(count), names)
+    what = "training" if room else "seed"
+    names = [name.removeprefix("seed ").replace(", ", "\n") for name in result.names]
+    axes.set_xticks(range(count), names, rotation=90 if room else 0)
     axes.set_yticks(range(count), names)
-    axes.set_xlabel(f"seed of {result.others}")
-    axes.set_ylabel(f"seed of {result.own}")
+    axes.set_xlabel(f"{what} of {result.others}")
+    axes.set_ylabel(f"{what} of {result.own}")
     axes.set_title(
-        f"{title}\nof one seed {result.self_play:.3g}, of two {result.cross_play:.3g}", size=10
+        f"{title}\nof one {what} {result.self_play:.3g}, of two {result.cross_play:.3g}", size=10
     )
     figure.colorbar(image, ax=axes, label=f"mean return of {result.measured}")
     return figure

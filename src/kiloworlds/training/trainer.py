@@ -215,9 +215,10 @@ class Trainer:
         self._state = self.training.roll_back(self._state, arrays, seeds, number)
         several = self.config.population  # whose members have the same seeds
         named = [seed if several else self.config.member(seed)[1] for seed in seeds]
-        who = f"{'members' if several else 'seeds'} {named}"
+        who = "; ".join(self.config.member_names[seed] for seed in seeds)
+        verb = "goes" if len(seeds) == 1 else "go"
         self._tell(
-            f"{who} go on from step {step} with other random numbers.",
+            f"{who} {verb} on from step {step} with other random numbers.",
             "rolled back",
             seeds=named,
             from_step=step,

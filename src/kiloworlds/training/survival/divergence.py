@@ -82,7 +82,7 @@ class Divergence:
             number -= field == "observation"
             facts["at_step"] = max(0, number * self._config.num_envs + facts["environment"])
             words = f"of environment {facts['environment']} at step {facts['step']} {words}"
-        words = f"the {field} {words} (seed {facts['seed']}) is not finite"
+        words = f"the {field} {words} ({self._config.member_names[seed]}) is not finite"
         if self._config.on_divergence == "stop":
             raise DivergedError(f"{words}. {_ADVICE}")
         words = f"{words}; it is not learnt from."
