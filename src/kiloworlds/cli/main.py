@@ -105,7 +105,9 @@ def entry() -> NoReturn:
     raise_again_when_swallowed()
     code = main(importing=leaving_at_once)
     interrupts = sys.modules.get("kiloworlds.training.survival.interrupts")
-    if interrupts is not None and interrupts.is_compiling():  # which nobody waits for any more
+    if code > SIGNALLED or (interrupts is not None and interrupts.is_compiling()):
+        # Threads of XLA may still compile or compute: nobody waits for that any more, and what takes
+        # their devices apart beneath them crashes. Workers end when this process has ended.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
