@@ -98,12 +98,16 @@ def test_a_population_is_told_entry_by_entry(command, json_of, population):
     assert shown is not None
     told = [float(value) for value in shown.groups()]
     assert told == pytest.approx([sum(third) / 2, min(third), max(third), *third], abs=0.01)
-    assert result["interval"] is None  # settings are chosen, not drawn
     assert [entry["seed_returns"] for entry in result["entries"]][2] == third
     best = max(result["entries"], key=lambda entry: entry["mean_return"])
     told = re.match(rf"return ([\d.]+)  of {best['name']}, the best  over 2 episodes of each", out)
     assert told is not None
     assert float(told[1]) == pytest.approx(best["mean_return"], abs=0.01)
+    assert (result["of"], result["mean_return"]) == (best["name"], best["mean_return"])
+    assert result["interval"] == best["interval"]  # over all there is none: settings are chosen
+    assert result["mean_length"] == best["mean_return"]  # of CartPole
+    first = 2 * result["entries"].index(best)
+    assert f"kiloworlds play {population} --seed-index {first}\n" in out
     assert "not solved" in out
     _, out, _ = command("eval", population, "-n", 2, "--seed-index", 3)
     assert "of learning_rate=0.002, seed 1\n" in out

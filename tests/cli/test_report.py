@@ -94,7 +94,8 @@ def test_a_population_is_told_entry_by_entry(population):
         "PPO on CartPole-v1, 3 values of learning_rate x 2 seeds",
         f"learning_rate=0.02, seed 1 {number(means[5])}",
         f"learning_rate=0.002 {number(means[2:4].mean())}",
-        "2 episodes of each of 3 x 2 trainings, by the most likely",
+        "2 episodes, by the most likely actions, of each of 2 seeds; the interval is over seeds",
+        f"episode length {number(entries[best].mean())} steps",  # of CartPole, whose returns they are
         f"best return {number(entries[best].mean())} {interval}, learning_rate=",
         f"The policy of learning_rate={(0.001, 0.002, 0.02)[best]:g}, seed 0 (one of 3 x 2 trainings)",
     ):

@@ -87,6 +87,43 @@ def test_bad_input_is_refused_in_words(tmp_path):
         compare([run])
 
 
+def test_equal_entries_of_a_population_are_one(tmp_path):
+    population = {"gamma": [0.9, 0.90, 0.5]}
+    run = make_run(tmp_path / "a", rising(4, 1.0, 1.0, 3.0), num_seeds=1, population=population)
+    comparison = compare([run])
+    assert comparison.labels == ["ppo gamma=0.9", "ppo gamma=0.5"]
+    assert comparison.entries["ppo gamma=0.5", "CartPole-v1"].final.tolist() == [3.0]
+    assert (
+        "1 of the 3 entries of its population repeat others, and are left out"
+        in comparison.remarks[0]
+    )
+
+
+def test_runs_of_one_training_that_end_at_different_steps_are_told(tmp_path):
+    settings = {"total_steps": 10_000}
+    runs = [
+        make_run(tmp_path / "a", rising(10, 1.0), **settings),
+        make_run(tmp_path / "b", rising(4, 1.0), seed=1, **settings),
+    ]
+    assert any(
+        "these runs end at steps 4,000, 10,000; all are taken as far as the shortest went" in words
+        for words in compare(runs).remarks
+    )
+
+
+def test_numbers_in_names_are_short_where_that_tells_them_apart(tmp_path):
+    rates = [0.0028384057746409694, 0.0028384057746409695e-1, 0.00028381]
+    runs = [
+        make_run(tmp_path / str(at), rising(4, 1.0), learning_rate=rate)
+        for at, rate in enumerate(rates)
+    ]
+    assert compare(runs).labels == [
+        "ppo learning_rate=0.002838",
+        f"ppo learning_rate={rates[1]}",
+        "ppo learning_rate=0.00028381",
+    ]
+
+
 def test_what_is_no_seeds_own_counts_as_one(tmp_path):
     comparison = compare([make_run(tmp_path / "a", rising(4, 1.0, 2.0))], "fps")
     assert final_values(comparison)["ppo", "CartPole-v1"].tolist() == [1000.0]

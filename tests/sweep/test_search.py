@@ -10,6 +10,7 @@ import yaml
 
 import kiloworlds as kw
 from kiloworlds.cli.main import main
+from kiloworlds.sweep import store
 from kiloworlds.sweep.outcome import Outcome, costs_differ, pareto_front
 from kiloworlds.sweep.plots import plot_sweep
 from kiloworlds.sweep.search import Sweep, SweepFailedError
@@ -118,8 +119,8 @@ def test_a_signal_at_the_very_end_of_a_training_ends_the_sweep(tmp_path):
     sweep = Sweep(tmp_path, read_spec(GIVEN))
     tell = sweep._tell
 
-    def told(trials, path):
-        tell(trials, path)
+    def told(*what):
+        tell(*what)
         assert len(sweep.outcomes()) == 3
 
     sweep._tell = told
@@ -272,6 +273,44 @@ def test_others_that_are_still_at_work_are_told(tmp_path, capsys):
     assert [trial["number"] for trial in told["trials"]] == [1 - other.number]
 
 
+def test_what_was_stopped_early_is_not_cheap_for_that(tmp_path):
+    whole = Outcome(0, {}, 5.0, [5.0], 10.0, 100, tmp_path, 0)
+    outcomes = [whole, whole._replace(number=1, value=4.0, seconds=5.0, steps=50, stopped=True)]
+    assert not costs_differ(outcomes)
+    assert pareto_front(outcomes) == [whole]
+    spec = read_spec(GIVEN)
+    values = {"learning_rate": 0.001}
+    figure = plot_sweep(spec, [each._replace(values=values) for each in outcomes])
+    points, rings, _ = figure.axes[0].lines
+    assert (points.get_ydata().tolist(), rings.get_ydata().tolist()) == ([5.0], [4.0])
+    assert rings.get_markerfacecolor() == "none"
+
+
+def test_a_trial_that_was_not_drawn_to_the_end_is_drawn_again(tmp_path, monkeypatch):
+    grid = {
+        "search": {"gamma": [0.9, 0.99], "num_epochs": [1, 2]},
+        "sampler": "grid",
+        "trials": None,
+    }
+    trials = Sweep(tmp_path, read_spec(GIVEN | grid)).trials
+    calls = []
+
+    def interrupt(trial, name, space):
+        calls.append(name)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        suggest(trial, name, space)
+
+    suggest = store._suggest
+    monkeypatch.setattr(store, "_suggest", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trials.ask(4)
+    assert trials.num_running == 0
+    monkeypatch.setattr(store, "_suggest", suggest)
+    drawn = [json.dumps(trial.params, sort_keys=True) for trial in trials.ask(9)]
+    assert len(drawn) == len(set(drawn)) == 4
+
+
 def test_hopeless_programs_end_early(tmp_path):
     rates = {"learning_rate": [0.01, 0.011, 0.012, 0.013, 0.014, 1e-9]}
     settings = {"total_steps": 30_000, "num_envs": 8, "num_steps": 32, "num_minibatches": 2}
@@ -314,6 +353,7 @@ def without_training(folder, sign: int = 1, **changes) -> tuple[Sweep, list[str]
                 "steps": 10,
                 "run": "0",
                 "first": 0,
+                "stopped": False,
                 "curve": [],
             }
             sweep.trials.tell(trial, sign * trial.params["learning_rate"], **facts)
@@ -361,6 +401,7 @@ def test_trials_of_one_program_cost_the_same_for_each_step(tmp_path):
             "steps": steps,
             "run": "0",
             "first": 0,
+            "stopped": False,
             "curve": [],
         }
         sweep.trials.tell(trial, 1.0, **facts)
@@ -421,7 +462,8 @@ def test_the_picture_has_costs_only_where_they_differ(tmp_path):
 
 
 def test_trials_stand_at_their_choice(tmp_path):
-    points, star = picture_of(tmp_path, 5.0, 5.0, 5.0).axes[0].lines
+    points, rings, star = picture_of(tmp_path, 5.0, 5.0, 5.0).axes[0].lines
+    assert not len(rings.get_xdata())
     assert points.get_xdata().tolist() == [0.0, 1.0, 1.0]
     assert star.get_xdata() == 0.0
 

@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
     arguments, env_kwargs = options.split_env_flags(arguments)
     chosen = options.parse(Options, arguments, "eval", DESCRIPTION)
     require_count("--episodes", chosen.episodes)
-    from kiloworlds.evaluation.evaluate import entries_of, evaluate_run
+    from kiloworlds.evaluation.evaluate import best_of, entries_of, evaluate_run
 
     console = options.console(chosen.json)
     devices.configure()
@@ -62,38 +62,45 @@ def run(arguments: list[str]) -> int:
     )
     config = TrainConfig.from_dict(trained.config)
     entries = entries_of(config, result)
-    interval = None if result.returns.size == 1 or entries else result.interval
+    best = best_of(entries)
+    shown = result if best is None else best.evaluation
+    interval = None if shown.returns.size == 1 else shown.interval
     threshold = reward_threshold(trained.config["env_id"])
     if chosen.json:
         options.print_json(
             {
                 "path": trained.path,
                 "env_id": trained.config["env_id"],
-                "mean_return": result.mean_return,
+                "of": None if best is None else best.name,
+                "mean_return": shown.mean_return,
                 "interval": interval,
                 "confidence": 0.95,
-                "episodes": result.returns.size,
-                "std_return": float(result.returns.std()),
-                "cut": result.cut,
-                "mean_length": float(result.lengths.mean()),
+                "episodes": shown.returns.size,
+                "std_return": float(shown.returns.std()),
+                "cut": shown.cut,
+                "mean_length": float(shown.lengths.mean()),
                 "seed_returns": result.returns.mean(axis=1),
                 "entries": [
-                    entry._asdict() | {"mean_return": entry.mean_return} for entry in entries
+                    {
+                        "name": entry.name,
+                        "mean_return": entry.mean_return,
+                        "interval": entry.interval,
+                        "seed_returns": entry.seed_returns,
+                    }
+                    for entry in entries
                 ],
                 "policies": [config.member_names[index] for index in result.seed_indices],
-                "agent_returns": result.agent_returns,
-                "win_rate": result.win_rate,
+                "agent_returns": shown.agent_returns,
+                "win_rate": shown.win_rate,
                 "reward_threshold": threshold,
                 "deterministic": not chosen.stochastic,
             }
         )
     seeds = len(result.seed_indices)
-    best = max(entries, key=lambda entry: entry.mean_return, default=None)
-    told = result.mean_return if best is None else best.mean_return
-    line = Text(f"return {number(told)}", style="bold")
+    line = Text(f"return {number(shown.mean_return)}", style="bold")
     if best is not None:
         line.append(f"  of {best.name}, the best", "not bold")
-    if interval is not None:
+    if interval is not None and best is None:  # else it is in the line of the entry
         low, high = interval
         line.append(f"  95% interval {number(low)} to {number(high)}", "not bold")
     over = _episodes(chosen.episodes)
@@ -102,16 +109,16 @@ def run(arguments: list[str]) -> int:
     console.print(line, soft_wrap=True)
     for words in _details(config, result, entries):
         console.print(Text(words, "dim"), soft_wrap=True)
-    if result.win_rate is not None:
-        console.print(Text(f"won {result.win_rate:.1%} of them"))
-    if result.agent_returns:
-        each = "  ".join(f"{name} {number(mean)}" for name, mean in result.agent_returns.items())
+    if shown.win_rate is not None:
+        console.print(Text(f"won {shown.win_rate:.1%} of them"))
+    if shown.agent_returns:
+        each = "  ".join(f"{name} {number(mean)}" for name, mean in shown.agent_returns.items())
         console.print(Text(f"by agent {each}", "dim"), soft_wrap=True)
-    if result.cut:
+    if shown.cut:
         words = "never ended; what was earned up to the cut counts"
-        console.print(Text(f"{_episodes(result.cut)} {words}", "yellow"), soft_wrap=True)
+        console.print(Text(f"{_episodes(shown.cut)} {words}", "yellow"), soft_wrap=True)
     if threshold is not None:
-        solved = told >= threshold
+        solved = shown.mean_return >= threshold
         verdict = (
             f"✓ solved: {threshold:g} is enough"
             if solved
@@ -119,6 +126,8 @@ def run(arguments: list[str]) -> int:
         )
         console.print(Text(verdict, "green" if solved else "dim"))
     words = options.run_words(chosen.run, trained.config["env_id"], chosen.imports)
+    if best is not None:
+        words += f" --seed-index {best.first}"
     console.print(
         Text("next  ", "dim").append(f"kiloworlds play {words}", "not dim"), soft_wrap=True
     )
@@ -136,11 +145,11 @@ def _details(
         return [f"by seed {'  '.join(map(number, result.returns.mean(axis=1)))}"]
     width = max(len(entry.name) for entry in entries)
     lines = []
-    for name, seeds, interval in entries:
-        line = f"{name:<{width}}  {number(seeds.mean())}"
-        if interval is not None:
-            line += f"  95% interval {number(interval[0])} to {number(interval[1])}"
-            line += f"  by seed {'  '.join(map(number, seeds))}"
+    for entry in entries:
+        line = f"{entry.name:<{width}}  {number(entry.mean_return)}"
+        if entry.interval is not None:
+            line += f"  95% interval {number(entry.interval[0])} to {number(entry.interval[1])}"
+            line += f"  by seed {'  '.join(map(number, entry.seed_returns))}"
         lines.append(line)
     return lines
 

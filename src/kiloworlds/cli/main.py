@@ -111,6 +111,7 @@ def entry() -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: the code says how
     sys.exit(code)
 
 

@@ -129,7 +129,9 @@ def _flag_words(name: str, value: Any) -> list[str]:
 
 def _print_table(console: Console, outcomes: list[Any], starred: list[int]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("trial", *outcomes[0].values, "return", "interval", "seconds"):
+    stopped = any(outcome.stopped for outcome in outcomes[:_SHOWN])
+    last = ("stopped at step",) if stopped else ()
+    for name in ("trial", *outcomes[0].values, "return", "interval", "seconds", *last):
         is_setting = name in outcomes[0].values  # whose name may be broken into lines
         words = name.replace("_", " ")
         table.add_column(words, justify="right", no_wrap=not is_setting, overflow="fold")
@@ -141,6 +143,7 @@ def _print_table(console: Console, outcomes: list[Any], starred: list[int]) -> N
             number(outcome.value),
             "none" if low is None else f"{number(low)} to {number(high)}",
             f"{outcome.seconds:.1f}",
+            *((f"{outcome.steps:,}" if outcome.stopped else "",) if stopped else ()),
         )
     console.print(table)
     if len(outcomes) > _SHOWN:

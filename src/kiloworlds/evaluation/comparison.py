@@ -142,7 +142,7 @@ def compare(
         )
     groups: dict[tuple[Any, ...], list[_Part]] = {}
     for run in runs:
-        for part in _parts(run):
+        for part in _parts(run, remarks.append):
             groups.setdefault(_identity(part), []).append(part)
     labels = _labels(groups)
     entries: dict[tuple[str, str], Entry] = {}
@@ -193,11 +193,19 @@ class _Part(NamedTuple):
         return range(self.config["seed"], self.config["seed"] + self.config["num_seeds"])
 
 
-def _parts(run: Run) -> list[_Part]:
+def _parts(run: Run, remark: Callable[[str], None]) -> list[_Part]:
+    """Equal entries of a population are the same training, and one part."""
     config = TrainConfig.from_dict(run.config)
+    entries = [config.member(first)[0] for first in range(0, config.num_members, config.num_seeds)]
+    different = [at for at, entry in enumerate(entries) if entry not in entries[:at]]
+    if len(different) < len(entries):
+        remark(
+            f"{str(run.path)!r}: {len(entries) - len(different)} of the {len(entries)} entries of its "
+            "population repeat others, and are left out."
+        )
     return [
-        _Part(run, {**run.config, "population": {}, **config.member(first)[0]}, first)
-        for first in range(0, config.num_members, config.num_seeds)
+        _Part(run, {**run.config, "population": {}, **entries[at]}, at * config.num_seeds)
+        for at in different
     ]
 
 
@@ -225,7 +233,7 @@ def _labels(groups: dict[tuple[Any, ...], list[_Part]]) -> dict[tuple[Any, ...],
             if first.config["algorithm"] == algorithm
         ]
         own = [
-            f"{name}={value}"
+            f"{name}={_short(value, [other[name] for other in alike if name in other])}"
             for name, value in changes[identity].items()
             if not all(other.get(name, _THE_PRESET) == value for other in alike)
         ]
@@ -242,6 +250,16 @@ def _labels(groups: dict[tuple[Any, ...], list[_Part]]) -> dict[tuple[Any, ...],
 
 
 _THE_PRESET = object()
+
+
+def _short(value: Any, others: Sequence[Any]) -> str:
+    """A value in four digits, where that tells it from the others."""
+    if not isinstance(value, float):
+        return str(value)
+    alike = {
+        other for other in others if isinstance(other, float) and f"{other:.4g}" == f"{value:.4g}"
+    }
+    return f"{value:.4g}" if alike <= {value} else str(value)
 
 
 def _changes(config: dict[str, Any]) -> dict[str, Any]:
@@ -271,6 +289,12 @@ def _entry(label: str, parts: list[_Part], metric: str, remark: Callable[[str], 
     if len(curves) > 1:
         named = ", ".join(map(str, seeds))
         remark(f"{label} on {env_id}: seeds {named} of {len(parts)} runs are taken together.")
+        ends = sorted({int(each[0][-1]) for each in curves})
+        if len(ends) > 1:
+            remark(
+                f"{label} on {env_id}: these runs end at steps {', '.join(f'{end:,}' for end in ends)}; "
+                "all are taken as far as the shortest went."
+            )
     steps, seconds, values = _on_common_rows(curves)
     runs = [part.run for part in parts]
     columns = [range(part.first, part.first + len(part.seeds)) for part in parts]

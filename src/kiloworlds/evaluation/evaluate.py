@@ -1,5 +1,6 @@
 """How well the policies of a run play, seed by seed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +33,12 @@ class RunEvaluation:
     """Of several agents each one's mean return, by name; then `returns` are means over agents."""
     win_rate: float | None = None
     """The share of the episodes that were won, where the environment says so."""
+    played: tuple[Evaluation, ...] = field(default=(), repr=False)
+    """Of each policy."""
+
+    def of(self, places: Sequence[int]) -> "RunEvaluation":
+        """The same of some of the policies, by their places among those that played."""
+        return _gather([self.seed_indices[at] for at in places], [self.played[at] for at in places])
 
     @property
     def mean_return(self) -> float:
@@ -55,18 +62,28 @@ class EntryEvaluation(NamedTuple):
 
     Attributes:
         name: its settings in words.
-        seed_returns: each seed's mean return.
-        interval: 95% bootstrap interval of their mean, over seeds; None of one seed.
+        first: where its policies begin among the run's.
+        evaluation: of them.
     """
 
     name: str
-    seed_returns: Float[np.ndarray, " seeds"]
-    interval: tuple[float, float] | None
+    first: int
+    evaluation: RunEvaluation
 
     @property
     def mean_return(self) -> float:
         """Over all its seeds and episodes."""
-        return float(self.seed_returns.mean())
+        return self.evaluation.mean_return
+
+    @property
+    def seed_returns(self) -> Float[np.ndarray, " seeds"]:
+        """Each seed's mean return."""
+        return self.evaluation.returns.mean(axis=1)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% bootstrap interval of the mean return, over seeds; None of one seed."""
+        return self.evaluation.interval if len(self.evaluation.seed_indices) > 1 else None
 
 
 def entries_of(config: TrainConfig, evaluation: RunEvaluation) -> list[EntryEvaluation]:
@@ -76,11 +93,16 @@ def entries_of(config: TrainConfig, evaluation: RunEvaluation) -> list[EntryEval
     """
     if not config.population or len(evaluation.seed_indices) < config.num_members:
         return []
-    entries = evaluation.returns.mean(axis=1).reshape(-1, config.num_seeds)
+    firsts = range(0, config.num_members, config.num_seeds)
     return [
-        EntryEvaluation(name, seeds, bootstrap_interval(seeds)[1:] if len(seeds) > 1 else None)
-        for name, seeds in zip(config.entry_names, entries, strict=True)
+        EntryEvaluation(name, first, evaluation.of(range(first, first + config.num_seeds)))
+        for name, first in zip(config.entry_names, firsts, strict=True)
     ]
+
+
+def best_of(entries: Sequence[EntryEvaluation]) -> EntryEvaluation | None:
+    """The entry of the highest mean return; None of none."""
+    return max(entries, key=lambda entry: entry.mean_return, default=None)
 
 
 def evaluate_run(
@@ -105,6 +127,10 @@ def evaluate_run(
     indices = range(run.policy.num_seeds) if seed_index is None else (seed_index,)
     policies = [run.policy.select_seed(index) for index in indices]
     results = evaluate_all(run, episodes, seed, policies, deterministic, env_kwargs)
+    return _gather(indices, results)
+
+
+def _gather(indices: Sequence[int], results: Sequence[Evaluation]) -> RunEvaluation:
     rates = [result.win_rate for result in results if result.win_rate is not None]
     return RunEvaluation(
         tuple(indices),
@@ -113,10 +139,11 @@ def evaluate_run(
         sum(result.cut for result in results),
         _agent_returns(results),
         float(np.mean(rates)) if rates else None,
+        tuple(results),
     )
 
 
-def _agent_returns(results: list[Evaluation]) -> dict[str, float]:
+def _agent_returns(results: Sequence[Evaluation]) -> dict[str, float]:
     """Each agent's mean return over all policies and episodes; {} for a single agent."""
     by_agent = [each.agent_returns for each in results if each.agent_returns is not None]
     if not by_agent:

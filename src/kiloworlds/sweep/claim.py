@@ -1,9 +1,6 @@
 """Whose a sweep's directory is: `sweep.yaml` in it says what is looked for there."""
 
-import contextlib
 import dataclasses
-import fcntl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +11,6 @@ from kiloworlds.sweep.store import SweepStoreError
 from kiloworlds.training.storage.run_directory import write_whole
 
 _SPEC = "sweep.yaml"
-
-
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """While one process makes a sweep, others that open it wait."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go of with the file, however the process ends
-        yield
 
 
 def claim(folder: Path, spec: SweepSpec) -> None:

@@ -25,7 +25,8 @@ class Outcome(NamedTuple):
             several trials side by side, so this is a share: of the time of all programs that differ in
             nothing that changes the work, by the steps of the trial.
         steps: per seed; fewer than asked for where it was stopped early.
-        run: the directory of the run, and where its seeds begin in it.
+        run, first: the directory of the run, and where its seeds begin in it.
+        stopped: whether it was stopped early, so that its return and its seconds are of less training.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Outcome(NamedTuple):
     steps: int
     run: Path
     first: int
+    stopped: bool = False
 
     @property
     def estimate(self) -> Estimate:
@@ -46,20 +48,22 @@ class Outcome(NamedTuple):
 def pareto_front(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Those that no other beats in return and in seconds, the cheapest first.
 
-    A return below the median is worth nothing, however cheap. Where all cost nearly the same, only the
-    best is left.
+    A return below the median is worth nothing, however cheap, and trials that were stopped early cost
+    less for that alone. Where all cost nearly the same, only the best is left.
     """
     if not costs_differ(outcomes):
         return [max(outcomes, key=lambda each: each.value)] if outcomes else []
     median = np.median([outcome.value for outcome in outcomes])
+    whole = [outcome for outcome in outcomes if not outcome.stopped]
     front: list[Outcome] = []
-    for outcome in sorted(outcomes, key=lambda each: (each.seconds, -each.value)):
+    for outcome in sorted(whole, key=lambda each: (each.seconds, -each.value)):
         if outcome.value >= median and (not front or outcome.value > front[-1].value):
             front.append(outcome)
     return front
 
 
 def costs_differ(outcomes: Sequence[Outcome]) -> bool:
-    """Whether the dearest trial cost more than a tenth more than the cheapest."""
-    seconds = [outcome.seconds for outcome in outcomes]
+    """Whether the dearest trial cost more than a tenth more than the cheapest, of those that trained to
+    the end."""
+    seconds = [outcome.seconds for outcome in outcomes if not outcome.stopped]
     return bool(seconds) and max(seconds) > _NEARLY_THE_SAME * min(seconds)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,7 +27,7 @@ def plot_sweep(spec: SweepSpec, outcomes: Sequence[Outcome]) -> Figure:
     values = np.array([outcome.value for outcome in outcomes])
     best = int(values.argmax())
     for axes, (name, space) in zip(panels, spec.search.items(), strict=False):
-        _draw_setting(axes, [outcome.values[name] for outcome in outcomes], values, best, space)
+        _draw_setting(axes, name, outcomes, best, space)
         axes.set_xlabel(name)
     if with_cost:
         _draw_cost(panels[len(spec.search)], outcomes, best)
@@ -39,13 +38,16 @@ def plot_sweep(spec: SweepSpec, outcomes: Sequence[Outcome]) -> Figure:
     for axes in panels[::columns]:
         axes.set_ylabel("mean return at the end")
     trials = f"{len(outcomes)} trials of {spec.seeds} seeds; the star is the best"
+    if any(outcome.stopped for outcome in outcomes):
+        trials += ", rings were stopped early"
     headline(figure, f"{spec.algorithm.upper()} on {spec.env}: {trials}")
     return figure
 
 
 def _draw_setting(
-    axes: Axes, given: list[Any], returns: np.ndarray, best: int, space: Range | Choices
+    axes: Axes, name: str, outcomes: Sequence[Outcome], best: int, space: Range | Choices
 ) -> None:
+    given = [outcome.values[name] for outcome in outcomes]
     if isinstance(space, Choices):
         x = np.array([space.values.index(value) for value in given], float)
         axes.set_xlim(-0.5, len(space.values) - 0.5)
@@ -59,21 +61,24 @@ def _draw_setting(
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    _points(axes, x, returns, best)
+    _points(axes, x, outcomes, best)
 
 
 def _draw_cost(axes: Axes, outcomes: Sequence[Outcome], best: int) -> None:
     seconds = np.array([outcome.seconds for outcome in outcomes])
-    returns = np.array([outcome.value for outcome in outcomes])
     front = pareto_front(outcomes)
     x, y = ([getattr(outcome, name) for outcome in front] for name in ("seconds", "value"))
     axes.step(x, y, where="post", color=PALETTE[1], linewidth=1.5)
-    _points(axes, seconds, returns, best)
+    _points(axes, seconds, outcomes, best)
     axes.set_xlabel("seconds, without compilation")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.08 * seconds.max())
 
 
-def _points(axes: Axes, x: np.ndarray, returns: np.ndarray, best: int) -> None:
-    axes.plot(x, returns, "o", color=PALETTE[0], markersize=4, alpha=0.7)
+def _points(axes: Axes, x: np.ndarray, outcomes: Sequence[Outcome], best: int) -> None:
+    returns = np.array([outcome.value for outcome in outcomes])
+    stopped = np.array([outcome.stopped for outcome in outcomes])
+    style = {"color": PALETTE[0], "markersize": 4, "alpha": 0.7}
+    axes.plot(x[~stopped], returns[~stopped], "o", **style)
+    axes.plot(x[stopped], returns[stopped], "o", markerfacecolor="none", **style)
     axes.plot(x[best], returns[best], "*", color=PALETTE[1], markersize=11, label="the best")
     axes.yaxis.label.set_color(INK)

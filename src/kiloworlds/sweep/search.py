@@ -14,11 +14,11 @@ from kiloworlds.core.errors import KiloworldsError
 from kiloworlds.core.outputs import check_output_directory
 from kiloworlds.evaluation.clock import without_compilation
 from kiloworlds.evaluation.comparison import RETURN, final_means
-from kiloworlds.sweep.claim import alone_in, claim
+from kiloworlds.sweep.claim import claim
 from kiloworlds.sweep.outcome import Outcome
 from kiloworlds.sweep.spec import SweepSpec
 from kiloworlds.sweep.stopping import Stopping
-from kiloworlds.sweep.store import Trials, values_of
+from kiloworlds.sweep.store import Trials, alone_in, values_of
 from kiloworlds.training.run import load
 from kiloworlds.training.train import train_config
 
@@ -127,6 +127,7 @@ class Sweep:
                 trial.user_attrs["steps"],
                 self.folder / _RUNS / trial.user_attrs["run"],
                 trial.user_attrs["first"],
+                trial.user_attrs["stopped"],
             )
             for trial in finished
         ]
@@ -188,11 +189,11 @@ class Sweep:
             return
         if run.interrupted and not stopping.is_set():
             raise SweepInterrupted(run.signal)
-        self._tell(trials, run.path)
+        self._tell(trials, run.path, run.interrupted)
         if run.signal is not None:  # it came when all was done, or was to stop anyway
             raise SweepInterrupted(run.signal)
 
-    def _tell(self, trials: list[Any], path: Path) -> None:
+    def _tell(self, trials: list[Any], path: Path, stopped: bool) -> None:
         run = load(path)
         # One whose directory could not be written is elsewhere.
         runs = (self.folder / _RUNS).resolve()
@@ -216,6 +217,7 @@ class Sweep:
                 steps=int(rows["step"][-1]),
                 run=place,
                 first=first,
+                stopped=stopped,
                 curve=_curve(rows["step"], returns[:, first : first + seeds]),
             )
 

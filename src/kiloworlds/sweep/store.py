@@ -1,12 +1,13 @@
 """The trials of a sweep on disk: an Optuna study in a journal file, which many processes may use."""
 
 import contextlib
+import fcntl
 import itertools
 import json
 import os
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from kiloworlds.core.errors import KiloworldsError, MissingDependencyError
 from kiloworlds.sweep.spec import Choices, Range, SweepSpec
 
 _WORKER, _ERROR = "worker", "error"
-_FACTS = frozenset(("returns", "seconds", "steps", "run", "first", "curve"))
+_FACTS = frozenset(("returns", "seconds", "steps", "run", "first", "stopped", "curve"))
 """What is told of a trial that ended with a value."""
 _AT_RANDOM = 10
 """Trials that "tpe" draws at random before it learns from results; fewer in a short sweep."""
@@ -38,6 +39,14 @@ def optuna() -> Any:
     return optuna
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """While one process opens a sweep or takes trials of it, others wait."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go of with the file, however the process ends
+        yield
+
+
 class Trials:
     """The trials of one sweep; several processes may have it open.
 
@@ -54,7 +63,7 @@ class Trials:
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-        self._optuna, self._spec = package, spec
+        self._optuna, self._spec, self._folder = package, spec, folder
         self._file = file = folder / "study.journal"
         lock = JournalFileOpenLock(str(file), grace_period=int(_LOCK_SECONDS))
         _cut_torn_line(file, lock)
@@ -119,16 +128,18 @@ class Trials:
 
     def ask(self, count: int) -> list[Any]:
         """Begins at most so many trials; fewer where others began them first."""
-        asked = []
-        while len(asked) < count and self.missing() > 0:
-            trial = self.study.ask()
-            if self.missing() < 0:  # another process was faster
-                self.study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
-                break
-            trial.set_user_attr(_WORKER, _this_process())
-            for name, space in self._spec.search.items():
-                _suggest(trial, name, space)
-            asked.append(trial)
+        asked: list[Any] = []
+        try:
+            with alone_in(self._folder):  # a trial without a worker is taken for abandoned
+                while len(asked) < count and self.missing() > 0:
+                    trial = self.study.ask()
+                    asked.append(trial)
+                    trial.set_user_attr(_WORKER, _this_process())
+                    for name, space in self._spec.search.items():
+                        _suggest(trial, name, space)
+        except BaseException:  # Ctrl-C comes at any time
+            self.give_back(asked)
+            raise
         return asked
 
     def take_back_abandoned(self) -> int:
@@ -137,8 +148,9 @@ class Trials:
         Returns:
             How many there were.
         """
-        gone = [trial for trial in self._running() if _is_gone(trial.user_attrs.get(_WORKER))]
-        self.give_back(gone)
+        with alone_in(self._folder):
+            gone = [trial for trial in self._running() if _is_gone(trial.user_attrs.get(_WORKER))]
+            self.give_back(gone)
         return len(gone)
 
     def give_back(self, trials: Iterable[Any]) -> None:
@@ -147,7 +159,9 @@ class Trials:
         for trial in self._running():
             if trial.number in numbers:
                 self.study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
-                self.study.enqueue_trial(trial.params)
+                settings = trial.system_attrs.get("fixed_params") or trial.params
+                if settings.keys() >= self._spec.search.keys():  # else it was not drawn to the end
+                    self.study.enqueue_trial(settings)
 
     @property
     def num_running(self) -> int:

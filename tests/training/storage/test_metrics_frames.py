@@ -129,6 +129,9 @@ def test_a_whole_file_and_a_torn_last_line_are_no_damage(tmp_path):
         '{"step": 2, "a": [1.0, 2.0]}',
         '{"step": 2, "seconds": 1.0, "a": [1e300, 2.0]}',
         '{"step": 2, "seconds": 1.0, "a": ["1.0", 2.0]}',
+        '{"step": [2], "seconds": 1.0, "a": [1.0, 2.0]}',
+        '{"step": null, "seconds": 1.0, "a": [1.0, 2.0]}',
+        '{"step": 2, "seconds": NaN, "a": [1.0, 2.0]}',
     ],
 )
 def test_a_damaged_line_is_said_with_what_is_left_out(tmp_path, line):

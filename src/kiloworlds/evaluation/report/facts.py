@@ -9,7 +9,7 @@ import numpy as np
 
 from kiloworlds.core.words import duration, number
 from kiloworlds.evaluation.clock import without_compilation
-from kiloworlds.evaluation.evaluate import EntryEvaluation, RunEvaluation, entries_of
+from kiloworlds.evaluation.evaluate import EntryEvaluation, RunEvaluation, best_of, entries_of
 from kiloworlds.evaluation.task import reward_threshold
 from kiloworlds.training.config import TrainConfig, build_config
 from kiloworlds.training.presets import preset
@@ -72,28 +72,29 @@ def facts_of(run: Run, title: str, evaluation: RunEvaluation, episodes: int) -> 
     damage: list[str] = []
     metrics = run.read_metrics(damage.append)
     config = TrainConfig.from_dict(run.config)
+    entries = entries_of(config, evaluation)
+    best = best_of(entries)
     return Facts(
         title,
-        _summary(config, evaluation, metrics),
+        _summary(config, evaluation, best, metrics),
         _remarks(metrics, damage),
         _settings(run),
-        _evaluation(config, evaluation, episodes),
-        [(entry.name, _in_words(entry)) for entry in entries_of(config, evaluation)],
+        _evaluation(config, evaluation, best, episodes),
+        [(entry.name, _in_words(entry)) for entry in entries],
         _by_seed(config, evaluation),
         _performance(config, metrics),
-        _metrics(metrics),
+        _metrics(config, metrics),
         _events(run.path),
         _origin(run),
     )
 
 
 def _summary(
-    config: TrainConfig, evaluation: RunEvaluation, metrics: Metrics
+    config: TrainConfig, evaluation: RunEvaluation, best: EntryEvaluation | None, metrics: Metrics
 ) -> list[tuple[str, str]]:
     mean = evaluation.mean_return
     told = [("return", _with_interval(evaluation))]
-    if config.population:  # of which one entry is wanted, and not their mean
-        best = max(entries_of(config, evaluation), key=lambda entry: entry.mean_return)
+    if best is not None:  # of a population one entry is wanted, and not their mean
         mean = best.mean_return
         told = [("best return", f"{_in_words(best)}, {best.name}")]
     threshold = reward_threshold(config.env_id)
@@ -154,15 +155,17 @@ def _plain(value: Any) -> str:
 
 
 def _evaluation(
-    config: TrainConfig, evaluation: RunEvaluation, episodes: int
+    config: TrainConfig, evaluation: RunEvaluation, best: EntryEvaluation | None, episodes: int
 ) -> list[tuple[str, str]]:
-    over = f"{episodes} episodes"
-    if config.num_members > 1:
-        over += f" of each of {config.members_in_words}"
-        over += "" if config.population else "; the interval is over seeds"
-    told = [] if config.population else [("mean return", _with_interval(evaluation))]
+    over = f"{episodes} episodes, by the most likely actions"
+    if config.num_seeds > 1:
+        over += f", of each of {config.num_seeds} seeds; the interval is over seeds"
+    told = [("mean return", _with_interval(evaluation) if best is None else _in_words(best))]
+    if best is not None:
+        evaluation = best.evaluation
+        told.append(("of", f"{best.name}, the best entry of the population"))
     told += [
-        ("played", f"{over}, by the most likely actions"),
+        ("played", over),
         ("standard deviation", f"{_plain(float(evaluation.returns.std().round(2)))} over episodes"),
         ("episode length", f"{number(float(evaluation.lengths.mean()))} steps"),
     ]
@@ -220,7 +223,7 @@ def _performance(config: TrainConfig, metrics: Metrics) -> list[tuple[str, str]]
     return told
 
 
-def _metrics(metrics: Metrics) -> list[tuple[str, str]]:
+def _metrics(config: TrainConfig, metrics: Metrics) -> list[tuple[str, str]]:
     told = []
     for name, values in metrics.items():
         last = np.asarray(values, float)[-1]
@@ -228,9 +231,18 @@ def _metrics(metrics: Metrics) -> list[tuple[str, str]]:
         if len(known):
             text = number(float(known.mean()))
             told.append(
-                (name, text if known.size == 1 else f"{text} (mean over {known.size} seeds)")
+                (
+                    name,
+                    text
+                    if known.size == 1
+                    else f"{text} (mean over {_counted(config, known.size)})",
+                )
             )
     return told
+
+
+def _counted(config: TrainConfig, values: int) -> str:
+    return config.members_in_words if values == config.num_members else f"{values} of them"
 
 
 def _events(path: Path) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from kiloworlds.core.errors import InvalidValueError
 from kiloworlds.core.outputs import check_output_file
 from kiloworlds.core.words import number
 from kiloworlds.evaluation.axes import INK, PALETTE, dress, figure_of
-from kiloworlds.evaluation.evaluate import RunEvaluation, entries_of, evaluate_run
+from kiloworlds.evaluation.evaluate import RunEvaluation, best_of, entries_of, evaluate_run
 from kiloworlds.evaluation.highlights import (
     NotRepeatableError,
     PickedEpisode,
@@ -59,7 +59,9 @@ def write_report(
     check_output_file(path, "report.html")
     evaluation = evaluate_run(run, episodes=episodes, seed=seed)
     config = TrainConfig.from_dict(run.config)
-    player = _player(config, evaluation)
+    best = best_of(entries_of(config, evaluation))
+    shown_evaluation = evaluation if best is None else best.evaluation
+    player = 0 if best is None else best.first
     shown, why_not = _videos(run, seed, player) if videos else ([], "Left out.")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -72,7 +74,7 @@ def write_report(
     page = environment.from_string(template).render(
         facts=facts_of(run, run_title(run.config), evaluation, episodes),
         curve=_curve(run),
-        returns=_svg(_histogram(evaluation)) if np.ptp(evaluation.returns) > 0 else None,
+        returns=_histogram(shown_evaluation),
         videos=shown,
         player=_player_in_words(config, player),
         no_videos=why_not,
@@ -116,19 +118,15 @@ def _video(equals: list[PickedEpisode]) -> dict[str, Any]:
     }
 
 
-def _player(config: TrainConfig, evaluation: RunEvaluation) -> int:
-    """Whose policy is seen: the first seed's, of a population of its best entry."""
-    means = [entry.mean_return for entry in entries_of(config, evaluation)]
-    return config.num_seeds * int(np.argmax(means)) if means else 0
-
-
 def _player_in_words(config: TrainConfig, index: int) -> str:
     name = config.member_names[index]
     return f"{name} (one of {config.members_in_words})" if config.num_members > 1 else name
 
 
-def _histogram(evaluation: RunEvaluation) -> Figure:
-    """How the returns of all episodes lie."""
+def _histogram(evaluation: RunEvaluation) -> str | None:
+    """How the returns of all episodes lie; None where all are equal."""
+    if not np.ptp(evaluation.returns):
+        return None
     figure = figure_of(9, 2.4)
     axes = figure.subplots()
     returns = evaluation.returns.ravel()
@@ -139,7 +137,7 @@ def _histogram(evaluation: RunEvaluation) -> Figure:
     axes.set_ylabel("episodes")
     axes.yaxis.label.set_color(INK)
     dress(axes)
-    return figure
+    return _svg(figure)
 
 
 def _svg(figure: Figure) -> str:

@@ -173,10 +173,7 @@ def _follows(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
     """Whether a row holds the same metrics as those before, after more steps."""
     if _layout(row) != _layout(rows[0]):
         return False
-    step, before = row["step"], rows[-1]["step"]
-    if step is None or before is None:
-        return step is before
-    return step > before  # nor is NaN
+    return row["step"] > rows[-1]["step"]
 
 
 def _damage(file: Path, number: int, left_out: int) -> str:
@@ -187,18 +184,22 @@ def _damage(file: Path, number: int, left_out: int) -> str:
 
 _MOST = {int: 2**63, float: float(np.finfo(np.float32).max)}
 """No count is larger, and no array holds more; no metric is computed with more than float32."""
-_NEEDED = frozenset(("step", "seconds"))
-"""What every row has."""
+_NEEDED = ("step", "seconds")
+"""What every row has, as one finite number."""
 
 
 def _layout(row: Any) -> dict[str, int | None] | None:
     """How many numbers a row holds for each metric (None: just one); None if it is no row."""
-    if not isinstance(row, dict) or not row.keys() >= _NEEDED:
+    if not isinstance(row, dict) or not all(_is_known(row.get(name)) for name in _NEEDED):
         return None
     for value in row.values():
         if not all(map(_is_entry, value if isinstance(value, list) else [value])):
             return None
     return {name: len(value) if isinstance(value, list) else None for name, value in row.items()}
+
+
+def _is_known(value: Any) -> bool:
+    return isinstance(value, int | float) and _is_entry(value) and math.isfinite(value)
 
 
 def _is_entry(value: Any) -> bool:
