@@ -1,4 +1,5 @@
 import re
+import shutil
 import sys
 
 import pytest
@@ -123,11 +124,19 @@ def test_grid_in_words(command, trained, tmp_path):
     assert f"video {path}\n" in out
 
 
-def test_checkpoints_play(json_of, command, trained):
+def test_checkpoints_play(json_of, command, trained, tmp_path):
     steps = [int(path.name) for path in (trained / "checkpoints").iterdir() if path.name.isdigit()]
     for checkpoint in (max(steps), "newest"):
         result = json_of("play", trained, "--checkpoint", checkpoint, "--max-steps", 2)
         assert ("checkpoint" in result["video"]) == (checkpoint != "newest")
+    _, out, _ = command("play", trained, "--checkpoint", "best", "--max-steps", 2)
+    assert f"there is no choice: the one checkpoint is of step {max(steps)}" in out
+    other = shutil.copytree(trained, tmp_path / "run")
+    (other / "checkpoints" / "100").mkdir()
+    (other / "checkpoints" / "100" / "manifest.json").write_text('{"score": -1.0}')
+    for verb in ("play", "eval"):
+        _, out, _ = command(verb, other, "--checkpoint", "best")
+        assert f"the best of 2 checkpoints is of step {max(steps)}" in out
     code, _, err = command("play", trained, "--checkpoint", "7")
     assert code != 0
     assert f"no checkpoint of step 7; those it has: {max(steps)}" in err

@@ -107,6 +107,7 @@ def run(arguments: list[str]) -> int:
     over += f" of each of {config.members_in_words}" if seeds > 1 else ""
     line.append(f"  over {over}", "not bold dim")
     console.print(line, soft_wrap=True)
+    options.tell_best(trained, console)
     for words in _details(config, result, entries):
         console.print(Text(words, "dim"), soft_wrap=True)
     if shown.win_rate is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_origin
 import tyro
 import yaml
 from rich.console import Console
+from rich.text import Text
 
 import kiloworlds
 from kiloworlds.cli.output import print_json as print_json
@@ -134,6 +135,21 @@ def load(run: Path, checkpoint: str) -> "Run":
             f"--checkpoint {checkpoint} must be newest, best, or the number of steps of one."
         ) from error
     return kiloworlds.load(run, step)
+
+
+def tell_best(run: "Run", target: Console) -> None:
+    """Of a run loaded with its best checkpoint, which that is, and of how many."""
+    if run.checkpoint != "best":
+        return
+    steps, best = run.checkpoints.steps(), run.checkpoints.best_step()
+    if len(steps) < 2:
+        words = (
+            f"there is no choice: the one checkpoint is of step {steps[0]:,}; --checkpoint-seconds and "
+            "--checkpoint-updates of train say how often there is one"
+        )
+    else:
+        words = f"the best of {len(steps)} checkpoints is of step {best:,}"
+    target.print(Text(words, "dim"), soft_wrap=True)
 
 
 def console(as_json: bool) -> Console:

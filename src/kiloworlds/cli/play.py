@@ -176,7 +176,9 @@ def _policy_name(trained: Run, chosen: Options) -> str:
 
 
 def _tell_policy(trained: Run, chosen: Options, console: Console) -> None:
-    """Of a run of several seeds, whose policy was seen and how to see another's."""
+    """Which checkpoint's policy was seen, where the best was asked for; of a run of several seeds whose,
+    and how to see another's."""
+    options.tell_best(trained, console)
     config = TrainConfig.from_dict(trained.config)
     if config.num_members > 1:
         words = (

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import shlex
 import signal
 import sys
@@ -172,7 +173,8 @@ def _train(asked: training_flags.Asked[Options]) -> int:
             say=lambda words: console.print(Text(words, "yellow"), soft_wrap=True),
         )
     curve = _plot(result, console) if last else None
-    final = mean_and_spread(last.get("rollout/ep_rew_mean"))
+    whose, ends = _ends(config, last.get("rollout/ep_rew_mean"))
+    final = mean_and_spread(ends)
     if chosen.json:
         options.print_json(
             {
@@ -183,6 +185,7 @@ def _train(asked: training_flags.Asked[Options]) -> int:
                 "policies": config.member_names,
                 "steps": result.steps,
                 "seconds": last.get("seconds", 0.0),
+                "of": whose,
                 "final_return": None if final is None else final[0],
                 "final_return_std": None if final is None else final[1],
                 "final_returns": last.get("rollout/ep_rew_mean"),
@@ -196,9 +199,24 @@ def _train(asked: training_flags.Asked[Options]) -> int:
     if result.interrupted and chosen.resume and not last:
         console.print(Text("Interrupted before it went on: the run is as it was.", "yellow"))
     else:
-        final_words = spread_text(final, config.num_members) + told
+        final_words = spread_text(final, config.num_seeds) + told
+        if whose is not None:
+            final_words += f" of {whose}, the best"
         _say_what_next(console, result, words, final_words, config, curve)
     return SIGNALLED + (result.signal or signal.SIGINT) if result.interrupted else 0
+
+
+def _ends(config: TrainConfig, returns: Any) -> tuple[str | None, Any]:
+    """The returns at the end: of a population those of its best entry, and which that is."""
+    if not config.population or returns is None:
+        return None, returns
+    entries = [
+        returns[first : first + config.num_seeds]
+        for first in range(0, config.num_members, config.num_seeds)
+    ]
+    means = [(mean_and_spread(entry) or (-math.inf, 0.0))[0] for entry in entries]
+    best = means.index(max(means))
+    return config.entry_names[best], entries[best]
 
 
 def _plot(result: Any, console: Console) -> Path | None:
@@ -218,8 +236,7 @@ def _say_what_next(
 
     meet = config.num_seeds > 1 and config.algorithm in AGENTS
     path = shlex.quote(str(result.path))
-    over = f", mean and deviation over {config.members_in_words}"
-    spread = over if config.num_members > 1 else ""
+    spread = f", mean and deviation over {config.num_seeds} seeds" if config.num_seeds > 1 else ""
     if result.interrupted and not result.steps:
         console.print(Text("Interrupted before anything was learnt.", "yellow"))
         return

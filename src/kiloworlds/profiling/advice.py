@@ -34,14 +34,15 @@ _UNEVEN = 4.0
 
 
 def advise(profile: Profile) -> list[str]:
-    """Sentences about what costs most, what costs nothing, and what to try."""
+    """Sentences about what costs most, what costs nothing, and what to try; first what changes nothing
+    of what is learnt."""
     said = [
         *_about_noise(profile),
         *_about_ceilings(profile),
+        *_about_devices(profile),
         *_about_learning(profile),
         *_about_environments(profile),
         *_about_acting(profile),
-        *_about_devices(profile),
         *_about_pool(profile),
         *_about_copies(profile),
         *_about_compilation(profile),
@@ -161,7 +162,8 @@ def _about_devices(profile: Profile) -> list[str]:
         return []
     return [
         f"The devices wait for each other {waiting:.0%} of the time, as far as the profiler can tell, "
-        "which slows them down itself: try devices=1, or larger minibatches."
+        "which slows them down itself: try devices=1, which changes nothing of what is learnt, or "
+        "larger minibatches."
     ]
 
 
