@@ -61,6 +61,12 @@ def plot_curves(comparison: Comparison) -> Figure:
             "mean episode return" if comparison.metric == RETURN else comparison.metric
         )
         by_steps.xaxis.set_major_formatter(EngFormatter(sep=""))
+    panels[0][1].set_title(
+        "interquartile mean over seeds\nand its 95% bootstrap interval",
+        loc="right",
+        color=INK,
+        fontsize=8,
+    )
     below = panels[-1]
     below[0].set_xlabel("environment steps per seed")
     below[1].set_xlabel("seconds, without compilation")
@@ -179,7 +185,7 @@ def plot_aggregates(told: Mapping[str, Aggregates], tasks: int) -> Figure:
                 )
             axes.plot(estimate.value, number, marker, color=color, markersize=6)
         dress(axes)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
         axes.set_title(title, fontsize=8, color=INK)
         axes.margins(x=0.15)
     panels[0].set_yticks(range(len(labels)), labels)

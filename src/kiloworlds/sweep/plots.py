@@ -13,6 +13,8 @@ from kiloworlds.sweep.outcome import Outcome, costs_differ, pareto_front
 from kiloworlds.sweep.spec import Choices, Range, SweepSpec
 
 _WIDTH, _HEIGHT = 3.0, 2.6
+_LEAST_WIDTH = 6.5
+"""Inches; the headline needs them."""
 
 
 def plot_sweep(spec: SweepSpec, outcomes: Sequence[Outcome]) -> Figure:
@@ -22,7 +24,7 @@ def plot_sweep(spec: SweepSpec, outcomes: Sequence[Outcome]) -> Figure:
     count = len(spec.search) + with_cost
     columns = 2 if count in (2, 4) else min(3, count)
     rows = math.ceil(count / columns)
-    figure = figure_of(_WIDTH * columns, _HEIGHT * rows + 0.5)
+    figure = figure_of(max(_LEAST_WIDTH, _WIDTH * columns), _HEIGHT * rows + 0.5)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     values = np.array([outcome.value for outcome in outcomes])
     best = int(values.argmax())
@@ -37,10 +39,15 @@ def plot_sweep(spec: SweepSpec, outcomes: Sequence[Outcome]) -> Figure:
         dress(axes)
     for axes in panels[::columns]:
         axes.set_ylabel("mean return at the end")
-    trials = f"{len(outcomes)} trials of {spec.seeds} seeds; the star is the best"
-    if any(outcome.stopped for outcome in outcomes):
-        trials += ", rings were stopped early"
-    headline(figure, f"{spec.algorithm.upper()} on {spec.env}: {trials}")
+    headline(figure, f"{spec.algorithm.upper()} on {spec.env}")
+    rings = any(outcome.stopped for outcome in outcomes)
+    panels[0].set_title(
+        f"{len(outcomes)} trials of {spec.seeds} seeds; the star is the best"
+        + ("\nrings were stopped early" if rings else ""),
+        loc="left",
+        fontsize=8,
+        color=INK,
+    )
     return figure
 
 
@@ -58,7 +65,8 @@ def _draw_setting(
         x = np.array(given, float)
         if space.log:
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            few = space.high <= 100 * space.low
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if few else (1.0,)))
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _points(axes, x, outcomes, best)
