@@ -1,11 +1,13 @@
 """How fast evidence is gathered: evaluations, sweeps, statistics.
 
-    python benchmarks/evidence.py [--questions eval sweep bootstrap]
+    python benchmarks/evidence.py [--questions eval sweep bootstrap profile]
 
 `eval`: 1,000 episodes of CartPole by a trained policy, beside stable-baselines3's `evaluate_policy` with
 a policy of the same size. `sweep`: 16 learning rates with 4 seeds as one population, beside as many
 single runs: of the command, and in one process whose programs are compiled already. `bootstrap`:
-aggregates of 10 algorithms on 20 tasks with 10 seeds, 50,000 resamples.
+aggregates of 10 algorithms on 20 tasks with 10 seeds, 50,000 resamples. `profile`: steps per second of a
+training that is not profiled, in pairs of processes: one in which the profiler is loaded, and one in
+which no module of it is.
 """
 
 import json
@@ -136,9 +138,50 @@ def bootstrap(rounds: int) -> list[dict[str, Any]]:
     return [{"question": "bootstrap", "records": {"seconds": seconds}}]
 
 
+UNPROFILED = """
+import sys
+import kiloworlds as kw
+folder, steps, is_loaded = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "loaded"
+if is_loaded:
+    import kiloworlds.profiling.run, kiloworlds.profiling.fused, kiloworlds.profiling.trace
+metrics = kw.train("ppo", "CartPole-v1", run_dir=folder, total_steps=steps).metrics
+if not is_loaded:
+    assert not [name for name in sys.modules if name.startswith("kiloworlds.profiling")]
+first, last = min(4, len(metrics["step"]) - 2), -1  # what is compiled comes before
+passed = metrics["seconds"][last] - metrics["seconds"][first]
+print((metrics["step"][last] - metrics["step"][first]) / passed)
+"""
+
+
+def unprofiled(folder: Path, rounds: int, steps: int) -> list[dict[str, Any]]:
+    """Pairs in turn, as the machine has other things to do too."""
+
+    def rate(name: str, round: int) -> float:
+        words = [
+            sys.executable,
+            "-c",
+            UNPROFILED,
+            str(folder / f"{name}-{round}"),
+            str(steps),
+            name,
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        return float(done.stdout.splitlines()[-1])
+
+    rates: dict[str, list[float]] = {"loaded": [], "absent": []}
+    for round in range(rounds):
+        for name in list(rates)[:: 1 if round % 2 else -1]:
+            rates[name].append(rate(name, round))
+    pairs = zip(rates["loaded"], rates["absent"], strict=True)
+    ratios = [loaded / absent for loaded, absent in pairs]
+    low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+    log(f"  {middle:.3f} of the steps per second without it; pairs from {low:.3f} to {high:.3f}")
+    return [{"question": "profile", "records": {"steps": steps, "rates": rates, "ratios": ratios}}]
+
+
 def main() -> None:
     parser = arguments(__doc__ or "")
-    names = ("eval", "sweep", "bootstrap")
+    names = ("eval", "sweep", "bootstrap", "profile")
     parser.add_argument("--questions", nargs="+", default=names, choices=names)
     parser.add_argument("--peer-python", help="an interpreter with stable-baselines3")
     options = parser.parse_args()
@@ -151,6 +194,7 @@ def main() -> None:
             "eval": lambda: evaluations(folder, rounds, 1000, options.peer_python),
             "sweep": lambda: sweep(folder, steps),
             "bootstrap": lambda: bootstrap(rounds),
+            "profile": lambda: unprofiled(folder, 2 * rounds, 5 * steps),
         }
         for question in options.questions:
             log(question)

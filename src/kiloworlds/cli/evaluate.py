@@ -148,8 +148,8 @@ def _details(
     lines = []
     for entry in entries:
         line = f"{entry.name:<{width}}  {number(entry.mean_return)}"
-        if entry.interval is not None:
-            line += f"  95% interval {number(entry.interval[0])} to {number(entry.interval[1])}"
+        if (interval := entry.interval) is not None:
+            line += f"  95% interval {number(interval[0])} to {number(interval[1])}"
             line += f"  by seed {'  '.join(map(number, entry.seed_returns))}"
         lines.append(line)
     return lines

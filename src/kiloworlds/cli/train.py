@@ -210,10 +210,7 @@ def _ends(config: TrainConfig, returns: Any) -> tuple[str | None, Any]:
     """The returns at the end: of a population those of its best entry, and which that is."""
     if not config.population or returns is None:
         return None, returns
-    entries = [
-        returns[first : first + config.num_seeds]
-        for first in range(0, config.num_members, config.num_seeds)
-    ]
+    entries = [[returns[index] for index in members] for members in config.entry_members]
     means = [(mean_and_spread(entry) or (-math.inf, 0.0))[0] for entry in entries]
     best = means.index(max(means))
     return config.entry_names[best], entries[best]

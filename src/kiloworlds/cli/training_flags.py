@@ -94,13 +94,15 @@ def read(
     flags = {word.partition("=")[0] for word in arguments if word.startswith("-")}
     names = {_SHORT.get(flag, flag.lstrip("-").replace("-", "_")) for flag in flags}
     if "population" in names:
-        _check_population(names & set(settings["population"]))
+        _check_population(names, settings["population"])
     given = frozenset((names & set(settings)) | set(from_file))
     return Asked(algorithm, env_id, settings, given, chosen)
 
 
-def _check_population(twice: set[str]) -> None:
-    for name in sorted(twice):
+def _check_population(names: set[str], population: Mapping[str, Any]) -> None:
+    """Refuses flags of settings that a population varies."""
+    name = next((name for name in population if name in names), None)
+    if name is not None:
         raise InvalidValueError(
             f"--{name.replace('_', '-')} is given beside a population that holds values of it: leave "
             "one of them out."

@@ -196,7 +196,8 @@ class _Part(NamedTuple):
 def _parts(run: Run, remark: Callable[[str], None]) -> list[_Part]:
     """Equal entries of a population are the same training, and one part."""
     config = TrainConfig.from_dict(run.config)
-    entries = [config.member(first)[0] for first in range(0, config.num_members, config.num_seeds)]
+    firsts = [members[0] for members in config.entry_members]
+    entries = [config.member(first)[0] for first in firsts]
     different = [at for at, entry in enumerate(entries) if entry not in entries[:at]]
     if len(different) < len(entries):
         remark(
@@ -204,8 +205,7 @@ def _parts(run: Run, remark: Callable[[str], None]) -> list[_Part]:
             "population repeat others, and are left out."
         )
     return [
-        _Part(run, {**run.config, "population": {}, **entries[at]}, at * config.num_seeds)
-        for at in different
+        _Part(run, {**run.config, "population": {}, **entries[at]}, firsts[at]) for at in different
     ]
 
 

@@ -142,9 +142,9 @@ class PairedPolicies:
 def plot_cross_play(result: CrossPlay, title: str) -> Figure:
     """Draws the matrix, brighter for higher returns, with the numbers in its cells."""
     count = len(result.seeds)
-    room = (
-        0.0 if all(name.startswith("seed ") for name in result.names) else 1.6
-    )  # inches for names
+    are_seeds = all(name.startswith("seed ") for name in result.names)
+    room = 0.0 if are_seeds else 1.6  # inches for long names
+    what = "seed" if are_seeds else "training"
     figure = figure_of(2.6 + room + 0.75 * count, 2.0 + room + 0.62 * count)
     axes = figure.subplots()
     image = axes.imshow(result.returns, cmap="cividis")
@@ -155,9 +155,8 @@ def plot_cross_play(result: CrossPlay, title: str) -> Figure:
             color = "black" if value > middle else "white"
             words = f"{value:#.3g}".rstrip(".")
             axes.text(column, row, words, ha="center", va="center", color=color, size=9)
-    what = "training" if room else "seed"
     names = [name.removeprefix("seed ").replace(", ", "\n") for name in result.names]
-    axes.set_xticks(range(count), names, rotation=90 if room else 0)
+    axes.set_xticks(range(count), names, rotation=0 if are_seeds else 90)
     axes.set_yticks(range(count), names)
     axes.set_xlabel(f"{what} of {result.others}")
     axes.set_ylabel(f"{what} of {result.own}")

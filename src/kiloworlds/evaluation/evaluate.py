@@ -93,10 +93,9 @@ def entries_of(config: TrainConfig, evaluation: RunEvaluation) -> list[EntryEval
     """
     if not config.population or len(evaluation.seed_indices) < config.num_members:
         return []
-    firsts = range(0, config.num_members, config.num_seeds)
     return [
-        EntryEvaluation(name, first, evaluation.of(range(first, first + config.num_seeds)))
-        for name, first in zip(config.entry_names, firsts, strict=True)
+        EntryEvaluation(name, members[0], evaluation.of(members))
+        for name, members in zip(config.entry_names, config.entry_members, strict=True)
     ]
 
 

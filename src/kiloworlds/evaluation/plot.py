@@ -219,11 +219,10 @@ def plot_run_figure(run: "Run") -> Figure:
     def by_seed(name: str) -> np.ndarray:
         return np.asarray(metrics[name], float).reshape(rows, -1)
 
-    names = TrainConfig.from_dict(run.config).entry_names
-    size = run.config["num_seeds"]
+    config = TrainConfig.from_dict(run.config)
     groups: dict[str, list[int]] = {}
-    for entry, name in enumerate(names):  # equal entries are one
-        groups.setdefault(name, []).extend(range(entry * size, (entry + 1) * size))
+    for name, members in zip(config.entry_names, config.entry_members, strict=False):
+        groups.setdefault(name, []).extend(members)  # equal entries are one
     return learning_curve(
         np.asarray(metrics["step"], float),
         np.asarray(metrics["seconds"], float),

@@ -138,7 +138,7 @@ class TrainConfig:
         return {name: [values[name] for values in members] for name in self.population}
 
     @property
-    def entries(self) -> list[dict[str, Any]]:
+    def member_settings(self) -> list[dict[str, Any]]:
         """Of a population, each member's own settings and its seed; [] without."""
         if not self.population:
             return []
@@ -146,12 +146,17 @@ class TrainConfig:
         return [{**values, "seed": seed} for values, seed in members]
 
     @property
+    def entry_members(self) -> list[range]:
+        """The members of each entry of the population; without one there is one entry, of all seeds."""
+        firsts = range(0, self.num_members, self.num_seeds)
+        return [range(first, first + self.num_seeds) for first in firsts]
+
+    @property
     def entry_names(self) -> tuple[str, ...]:
         """Of each entry of the population, such as "learning_rate=0.001, gamma=0.9"; () without."""
         if not self.population:
             return ()
-        firsts = range(0, self.num_members, self.num_seeds)
-        return tuple(_in_words(self.member(first)[0]) for first in firsts)
+        return tuple(_in_words(self.member(members[0])[0]) for members in self.entry_members)
 
     @property
     def member_names(self) -> tuple[str, ...]:

@@ -188,7 +188,7 @@ def train_config(
                                 config.as_dict(),
                                 step,
                                 config.num_members,
-                                config.entries,
+                                config.member_settings,
                             )
                         )
                     trainer.run(lambda: interrupt.is_set() or stop())

@@ -38,11 +38,11 @@ def test_what_is_not_there_or_not_finite_is_left_out():
 
 def test_members_of_a_population_go_by_their_settings():
     entries = [{"gamma": 0.9, "seed": 3}, {"gamma": 1e-05, "seed": 3}]
-    run = LoggedRun(Path("run"), "identity", {}, num_members=2, entries=entries)
+    run = LoggedRun(Path("run"), "identity", {}, num_members=2, member_settings=entries)
     point = to_point({"step": 1, "seconds": 0.0, "a": [1.0, 2.0]}, 0.0)
     assert point.flat(run)["a/gamma_0.9_seed_3"] == 1.0
     assert point.flat(run)["a/gamma_1e-05_seed_3"] == 2.0
-    equal = LoggedRun(Path("run"), "identity", {}, num_members=2, entries=entries[:1] * 2)
+    equal = LoggedRun(Path("run"), "identity", {}, num_members=2, member_settings=entries[:1] * 2)
     assert equal.member_names == ["gamma_0.9_seed_3_0", "gamma_0.9_seed_3_1"]
-    odd = LoggedRun(Path("run"), "i", {}, entries=[{"activation": "../a b,c"}])
+    odd = LoggedRun(Path("run"), "i", {}, member_settings=[{"activation": "../a b,c"}])
     assert odd.member_names == ["activation_..-a-b-c"]

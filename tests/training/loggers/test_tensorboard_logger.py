@@ -158,7 +158,7 @@ def test_each_member_of_a_population_has_a_line_there(tmp_path):
     entries = [{"gamma": 0.5, "seed": 3}, {"gamma": 0.25, "seed": 4}]
     config = {"seed": 3, "gamma": 0.9, "population": {"gamma": [0.5, 0.25]}, "note": None}
     logger = TensorBoardLogger()
-    logger.start(LoggedRun(tmp_path, "identity", config, num_members=2, entries=entries))
+    logger.start(LoggedRun(tmp_path, "identity", config, num_members=2, member_settings=entries))
     logger.log([point(10)])
     logger.close(True)
     for entry in entries:

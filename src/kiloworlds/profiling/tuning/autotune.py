@@ -171,7 +171,8 @@ def tune(
         return _unmeasured([], time.monotonic() - began)
     finally:
         processes.close_all()
-    tried, taken = _tried(entrants, chosen := contest.choose(finalists)), time.monotonic() - began
+    chosen, taken = contest.choose(finalists), time.monotonic() - began
+    tried = _tried(entrants, chosen)
     if chosen is None:
         return _unmeasured(tried, taken)
     tuned = _explain(config, kind, fixed, entrants, chosen, tried, taken)

@@ -18,7 +18,7 @@ class LoggedRun:
         config: its settings.
         step: where training begins or goes on. What a tracker holds of later steps was cut back.
         num_members: trainings side by side.
-        entries: of a population, each member's own settings, and its seed; () without.
+        member_settings: of a population, each member's own settings, and its seed; () without.
     """
 
     path: Path
@@ -26,15 +26,15 @@ class LoggedRun:
     config: dict[str, Any]
     step: int = 0
     num_members: int = 1
-    entries: Sequence[dict[str, Any]] = ()
+    member_settings: Sequence[dict[str, Any]] = ()
 
     @functools.cached_property
     def member_names(self) -> list[str]:
         """Of the trainings side by side, for names of metrics and files: such as "seed_0", or of a
         population "learning_rate_0.001_seed_3"."""
-        if not self.entries:
+        if not self.member_settings:
             return [f"seed_{index}" for index in range(self.num_members)]
-        names = [_as_word(entry) for entry in self.entries]
+        names = [_as_word(entry) for entry in self.member_settings]
         return [
             name if names.count(name) == 1 else f"{name}_{index}"
             for index, name in enumerate(names)

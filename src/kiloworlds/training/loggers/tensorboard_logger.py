@@ -67,8 +67,10 @@ class TensorBoardLogger:
     def _write_settings(self) -> None:
         """For the page HPARAMS, a table in which a run has a line, and of a population each member."""
         lines = {
-            self._folder / name: self._logged.config | entry
-            for name, entry in zip(self._logged.member_names, self._logged.entries, strict=False)
+            self._folder / name: self._logged.config | own
+            for name, own in zip(
+                self._logged.member_names, self._logged.member_settings, strict=False
+            )
         } or {self._mean_folder: self._logged.config}
         for folder, settings in lines.items():
             plain = {

@@ -150,9 +150,12 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], str | None]:
         *lines, end = file.read_text(encoding="utf-8", errors="replace").split("\n")
     if end:
         lines.append(end)
+    first = None
     for index, line in enumerate(lines):
         row = _parse(line)
-        if row is None or (rows and not _follows(row, rows)):
+        layout = _layout(row)
+        first = first or layout
+        if layout is None or layout != first or (rows and row["step"] <= rows[-1]["step"]):
             left_out = len(lines) - index
             is_torn = bool(end) and left_out == 1 and line.startswith("{")
             return rows, None if is_torn else _damage(file, index + 1, left_out)
@@ -160,20 +163,12 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], str | None]:
     return rows, None
 
 
-def _parse(line: str) -> dict[str, Any] | None:
-    """The row of a line, if it is one."""
+def _parse(line: str) -> Any:
+    """What a line of JSON holds; None where it is none."""
     try:
-        row = json.loads(line)
+        return json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return None if _layout(row) is None else row
-
-
-def _follows(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
-    """Whether a row holds the same metrics as those before, after more steps."""
-    if _layout(row) != _layout(rows[0]):
-        return False
-    return row["step"] > rows[-1]["step"]
 
 
 def _damage(file: Path, number: int, left_out: int) -> str:
